@@ -1,0 +1,1 @@
+"""A memcached cache backend for Django that fails well and tells why."""
