@@ -27,6 +27,14 @@ class ConnectionClosedError(SafeCacheError, ConnectionError):
     """The server closed the connection before the reply was complete."""
 
 
+class DeadlineError(SafeCacheError, TimeoutError):
+    """The call's deadline passed before the server had answered."""
+
+
+class PoolExhaustedError(SafeCacheError, TimeoutError):
+    """Every connection to the server was in use for as long as the call could wait."""
+
+
 class ReplyError(SafeCacheError):
     """The server answered with an error line; `text` is what it said."""
 

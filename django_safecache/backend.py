@@ -1,0 +1,434 @@
+"""`SafeCache`: Django's cache API on memcached, where failures are not misses."""
+
+from __future__ import annotations
+
+import operator
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.cache.backends.base import (
+    DEFAULT_TIMEOUT,
+    BaseCache,
+    InvalidCacheKey,
+    default_key_func,
+    memcache_key_warnings,
+)
+from django.core.exceptions import ImproperlyConfigured
+
+from django_safecache.exceptions import ServerUnavailableError
+from django_safecache.loaders import Loader, load
+from django_safecache.memcached.cluster import Cluster, Statuses, Values
+from django_safecache.memcached.keys import encode_keys, problem_of
+from django_safecache.memcached.options import Options
+from django_safecache.memcached.outcomes import Failure, Outcome, observers
+from django_safecache.memcached.placement import Address, parse_address
+
+RELATIVE_LIMIT = 60 * 60 * 24 * 30
+"""Seconds up to which memcached takes an exptime as relative; above, as a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManyResult:
+    """What became of each key of a `read_many`, nothing hidden.
+
+    A key is in exactly one of `found`, `missing` (the server said so) and
+    `unavailable` (the server did not answer for it); `failures` say why.
+    """
+
+    found: dict[Any, Any]
+    missing: list[Any]
+    unavailable: list[Any]
+    failures: tuple[Failure, ...]
+
+
+class SafeCache(BaseCache):
+    """Drop-in for Django's `PyMemcacheCache`: same placement, keys and formats.
+
+    No transport failure reaches the caller, but for `incr` and `decr`, which have no
+    harmless answer, and the operations named in OPTIONS["raise_on_unavailable"]: they
+    raise `ServerUnavailableError`, which is also a ValueError. Thread-safe.
+    """
+
+    def __init__(self, server: Any, params: dict[str, Any]) -> None:
+        super().__init__(params)
+        self.alias = _alias_of(server, params)
+        try:
+            self._options = Options.parse(params.get("OPTIONS") or {})
+            addresses = _parse_location(server)
+        except (ValueError, TypeError) as error:
+            raise ImproperlyConfigured(f"CACHES[{self.alias!r}]: {error}") from error
+        self._cluster = Cluster(self.alias, addresses, self._options, observers)
+
+    # Keys and timeouts.
+
+    def validate_key(self, key: str) -> None:
+        """Raise `InvalidCacheKey` for what Django or memcached does not take."""
+        for warning in memcache_key_warnings(key):
+            raise InvalidCacheKey(warning)
+        problem = problem_of(key, prefix_bytes=len(self._options.key_prefix))
+        if problem is None and not self._options.allow_unicode_keys:
+            problem = None if key.isascii() else f"{key!r} is not ASCII"
+        if problem is not None:
+            raise InvalidCacheKey(f"Cache key will not work with memcached: {problem}")
+
+    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int:
+        """The exptime for Django's `timeout` in seconds: 0 never, -1 at once."""
+        if timeout == DEFAULT_TIMEOUT:
+            timeout = self.default_timeout
+        if timeout is None:
+            return 0
+        if int(timeout) == 0:
+            return -1
+        if timeout > RELATIVE_LIMIT:
+            timeout += int(time.time())
+        return int(timeout)
+
+    def _made(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
+        """What the caller calls each key, by made key; raises `InvalidCacheKey`.
+
+        As with Django's own, of two keys with one made key (1 and "1") the last
+        stays.
+        """
+        keys = list(keys)
+        made = self._make_keys(keys, version)
+        encoded = encode_keys(made, prefix_bytes=len(self._options.key_prefix))
+        if encoded is None or self._checks_keys_itself:
+            for key in made:
+                self.validate_key(key)
+        if encoded is None:
+            raise InvalidCacheKey("memcached takes no such key")
+        return dict(zip(encoded, keys, strict=True))
+
+    def _make_keys(self, keys: Sequence[Any], version: int | None) -> list[str]:
+        if (
+            self.key_func is not default_key_func
+            or type(self).make_key is not BaseCache.make_key
+        ):
+            return [str(self.make_key(key, version)) for key in keys]
+        prefix = f"{self.key_prefix}:{self.version if version is None else version}:"
+        return [prefix + str(key) for key in keys]
+
+    @property
+    def _checks_keys_itself(self) -> bool:
+        """Whether the quick check of all keys together is not the whole verdict."""
+        return (
+            not self._options.allow_unicode_keys
+            or type(self).validate_key is not SafeCache.validate_key
+        )
+
+    # Reading.
+
+    def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
+        """The value; if the server does not answer, the key's loader's; else
+        `default`."""
+        values = self._read([key], version, "get")
+        if values.found:
+            return values.found[key]
+        if values.lost:
+            return self._load(values.lost, None).get(key, default)
+        return default
+
+    def get_many(
+        self,
+        keys: Iterable[Any],
+        version: int | None = None,
+        *,
+        loader: Loader | None = None,
+    ) -> dict[Any, Any]:
+        """The values of the keys that have one.
+
+        `loader`, or each key's registered one, gives those of the keys the servers
+        did not answer for; a key that is just not cached stays out.
+        """
+        values = self._read(keys, version, "get_many")
+        if values.lost:
+            values.found.update(self._load(values.lost, loader))
+        return values.found
+
+    def read_many(self, keys: Iterable[Any], version: int | None = None) -> ManyResult:
+        """What the servers said of each key. Calls no loader and raises nothing of
+        the transport."""
+        made = self._made(keys, version)
+        values = self._cluster.get_many(made)
+        return self._many_result(made, values)
+
+    def get_or_load_many(
+        self,
+        keys: Iterable[Any],
+        loader: Loader | None = None,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> dict[Any, Any]:
+        """The values of all keys that the cache or the loader has.
+
+        The loader gives those of missing and unavailable keys alike. Values of missing
+        keys are written back with ``add``, so that a newer value is never overwritten.
+        """
+        result = self.read_many(keys, version)
+        loaded = self._load([*result.missing, *result.unavailable], loader)
+        self._write_back(result.missing, loaded, timeout, version)
+        return {**result.found, **loaded}
+
+    def has_key(self, key: Any, version: int | None = None) -> bool:
+        """Whether the server says that it has the key; False if it says nothing."""
+        return bool(self._cluster.get_many(self._made([key], version)).found)
+
+    def _read(self, keys: Iterable[Any], version: int | None, operation: str) -> Values:
+        values = self._cluster.get_many(self._made(keys, version))
+        self._raise_if_asked(operation, values.lost, values.failures)
+        return values
+
+    @staticmethod
+    def _many_result(made: Mapping[bytes, Any], values: Values) -> ManyResult:
+        lost = set(values.lost)
+        return ManyResult(
+            found=values.found,
+            missing=[
+                key
+                for key in made.values()
+                if key not in values.found and key not in lost
+            ],
+            unavailable=list(values.lost),
+            failures=tuple(values.failures),
+        )
+
+    def _load(self, keys: Sequence[Any], loader: Loader | None) -> dict[Any, Any]:
+        if not keys:
+            return {}
+        started = time.monotonic()
+        loaded: dict[Any, Any] = {}
+        try:
+            loaded = load(keys, loader, chunk_size=self._options.loader_chunk_size)
+        finally:
+            observers.observe(
+                Outcome(
+                    alias=self.alias,
+                    server="",
+                    operation="load",
+                    keys=keys,
+                    found=loaded,
+                    loaded=len(loaded),
+                    duration=time.monotonic() - started,
+                )
+            )
+        return loaded
+
+    def _write_back(
+        self,
+        missing: Sequence[Any],
+        loaded: Mapping[Any, Any],
+        timeout: Any,
+        version: int | None,
+    ) -> None:
+        made = self._made([key for key in missing if key in loaded], version)
+        items = [(key, encoded, loaded[key]) for encoded, key in made.items()]
+        self._cluster.store_many("add", items, self.get_backend_timeout(timeout))
+
+    # Writing.
+
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        """Store; if the server refuses the value, the old one is deleted."""
+        statuses = self._store("set", {key: value}, timeout, version)
+        if statuses.refusals:
+            self._cluster.delete_many([(key, *self._made([key], version))])
+
+    def add(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        """Whether the value was stored, because the key had none. False also if the
+        server did not answer."""
+        statuses = self._store("add", {key: value}, timeout, version)
+        return statuses.answers.get(key) == b"STORED"
+
+    def set_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        """Store all; returns the keys that were not stored, for whatever reason."""
+        statuses = self._store("set", data, timeout, version, "set_many")
+        answers = statuses.answers
+        return [key for key in data if answers.get(key) != b"STORED"]
+
+    def touch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        """Whether the server has the key and gave it the new timeout."""
+        exptime = self.get_backend_timeout(timeout)
+        statuses = self._cluster.touch_many(
+            [(key, *self._made([key], version))], exptime
+        )
+        self._raise_if_asked("touch", statuses.lost, statuses.failures)
+        return statuses.answers.get(key) == b"TOUCHED"
+
+    def delete(self, key: Any, version: int | None = None) -> bool:
+        """Whether the server had the key and deleted it."""
+        statuses = self._delete([key], version, "delete")
+        return statuses.answers.get(key) == b"DELETED"
+
+    def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
+        self._delete(keys, version, "delete_many")
+
+    def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """The new number. ValueError if there is none; `ServerUnavailableError`, a
+        ValueError too, if the server did not say."""
+        delta = operator.index(delta)
+        operation = "decr" if delta < 0 else "incr"
+        (made,) = self._made([key], version)
+        statuses = self._cluster.arithmetic(operation, key, made, abs(delta))
+        if statuses.lost:
+            failure = statuses.failures[-1]
+            raise ServerUnavailableError(failure.server, failure.kind, operation)
+        if key in statuses.refusals:
+            raise ValueError(f"Key {key!r}: {statuses.refusals[key]}")
+        if statuses.answers[key] == b"NOT_FOUND":
+            raise ValueError(f"Key '{key}' not found")
+        return int(statuses.answers[key])
+
+    def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """As Django's, but no loader stands in for the value to be moved."""
+        if version is None:
+            version = self.version
+        result = self.read_many([key], version)
+        if result.unavailable:
+            failure = result.failures[-1]
+            raise ServerUnavailableError(failure.server, failure.kind, "incr_version")
+        if result.missing:
+            raise ValueError(f"Key '{key}' not found")
+        self.set(key, result.found[key], version=version + delta)
+        self.delete(key, version=version)
+        return version + delta
+
+    def clear(self) -> None:
+        """Empty every server that answers, other caches' keys on it included."""
+        self._cluster.flush_all()
+
+    def _store(
+        self,
+        command: str,
+        data: Mapping[Any, Any],
+        timeout: Any,
+        version: int | None,
+        operation: str | None = None,
+    ) -> Statuses:
+        made = self._made(data, version)
+        items = [(key, encoded, data[key]) for encoded, key in made.items()]
+        exptime = self.get_backend_timeout(timeout)
+        statuses = self._cluster.store_many(command, items, exptime)
+        self._raise_if_asked(operation or command, statuses.lost, statuses.failures)
+        return statuses
+
+    def _delete(
+        self, keys: Iterable[Any], version: int | None, operation: str
+    ) -> Statuses:
+        made = self._made(keys, version)
+        statuses = self._cluster.delete_many(
+            [(key, encoded) for encoded, key in made.items()]
+        )
+        self._raise_if_asked(operation, statuses.lost, statuses.failures)
+        return statuses
+
+    def _raise_if_asked(
+        self, operation: str, lost: Sequence[Any], failures: Sequence[Failure]
+    ) -> None:
+        if lost and operation in self._options.raise_on_unavailable:
+            failure = failures[-1]
+            raise ServerUnavailableError(failure.server, failure.kind, operation)
+
+    # Connections.
+
+    def close(self, **kwargs: Any) -> None:
+        """Does nothing: Django calls it after every request, and connections are
+        worth keeping. `disconnect_all` closes them."""
+
+    def disconnect_all(self) -> None:
+        """Close all connections that are not in use."""
+        self._cluster.close()
+
+    # Async: one thread hop for a whole call. The network is waited for in any thread,
+    # only loaders, which use the database, run in Django's thread-sensitive one.
+
+    async def aget_many(
+        self,
+        keys: Iterable[Any],
+        version: int | None = None,
+        *,
+        loader: Loader | None = None,
+    ) -> dict[Any, Any]:
+        values = await _in_a_thread(self._read)(keys, version, "get_many")
+        if values.lost:
+            values.found.update(await sync_to_async(self._load)(values.lost, loader))
+        return values.found
+
+    async def aread_many(
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> ManyResult:
+        return await _in_a_thread(self.read_many)(keys, version)
+
+    async def aget_or_load_many(
+        self,
+        keys: Iterable[Any],
+        loader: Loader | None = None,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> dict[Any, Any]:
+        result = await self.aread_many(keys, version)
+        to_load = [*result.missing, *result.unavailable]
+        if not to_load:
+            return result.found
+        loaded = await sync_to_async(self._load)(to_load, loader)
+        await _in_a_thread(self._write_back)(result.missing, loaded, timeout, version)
+        return {**result.found, **loaded}
+
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> list[Any]:
+        return await _in_a_thread(self.set_many)(data, timeout, version)
+
+    async def adelete_many(
+        self, keys: Iterable[Any], version: int | None = None
+    ) -> None:
+        await _in_a_thread(self.delete_many)(keys, version)
+
+
+def _in_a_thread(function: Any) -> Any:
+    return sync_to_async(function, thread_sensitive=False)
+
+
+def _alias_of(server: Any, params: Mapping[str, Any]) -> str:
+    """The name in CACHES with this configuration: Django does not tell a backend."""
+    given = {"LOCATION": server, **params}
+    for alias, config in settings.CACHES.items():
+        rest = {name: value for name, value in config.items() if name != "BACKEND"}
+        if {"LOCATION": "", **rest} == given:
+            return str(alias)
+    return "unnamed"
+
+
+def _parse_location(location: Any) -> list[Address]:
+    """The servers of a LOCATION: a string of them, split at ``;`` and ``,``, or a
+    list. `ValueError` for none."""
+    entries = re.split("[;,]", location) if isinstance(location, str) else location
+    entries = [entry for entry in entries or () if entry and str(entry).strip()]
+    if not entries:
+        raise ValueError("LOCATION names no server; expected 'host:port' or a list")
+    return [parse_address(entry) for entry in entries]

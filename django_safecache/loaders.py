@@ -1,0 +1,94 @@
+"""Who answers for a key when the cache cannot: loaders, and which keys they serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Loader = Callable[[Sequence[Any]], Mapping[Any, Any]]
+"""Takes callers' keys, returns the values it has for them. One call, one query:
+it is given many keys at once, each once. A key that it leaves out has no value."""
+
+LoaderT = TypeVar("LoaderT", bound=Loader)
+
+
+class Registry:
+    """Loaders by key. The longest matching prefix wins; where none matches, the first
+    registered expression that matches at the start of the key."""
+
+    def __init__(self) -> None:
+        self._prefixes: dict[str, Loader] = {}
+        self._longest_first: list[str] = []
+        self._expressions: dict[re.Pattern[str], Loader] = {}
+
+    def register(self, pattern: str | re.Pattern[str], loader: Loader) -> None:
+        """Raises `ValueError` if `pattern` has another loader already."""
+        known: dict[Any, Loader] = (
+            self._prefixes if isinstance(pattern, str) else self._expressions
+        )
+        if known.get(pattern, loader) is not loader:
+            raise ValueError(
+                f"{pattern!r} has a loader already: {known[pattern]!r}; "
+                "a key can have only one"
+            )
+        known[pattern] = loader
+        self._longest_first = sorted(self._prefixes, key=len, reverse=True)
+
+    def unregister(self, pattern: str | re.Pattern[str]) -> None:
+        """Forget the loader of `pattern`, if there is one: for tests."""
+        known: dict[Any, Loader] = (
+            self._prefixes if isinstance(pattern, str) else self._expressions
+        )
+        known.pop(pattern, None)
+        self._longest_first = sorted(self._prefixes, key=len, reverse=True)
+
+    def loader_of(self, key: object) -> Loader | None:
+        """The loader that serves the caller's `key`."""
+        text = str(key)
+        for prefix in self._longest_first:
+            if text.startswith(prefix):
+                return self._prefixes[prefix]
+        for expression, loader in self._expressions.items():
+            if expression.match(text):
+                return loader
+        return None
+
+
+registry = Registry()
+
+
+def cache_loader(pattern: str | re.Pattern[str]) -> Callable[[LoaderT], LoaderT]:
+    """Register the decorated function as the loader of all keys that begin with
+    `pattern`, or match it if it is a compiled expression.
+
+    The keys are the caller's, without prefix and version.
+    """
+
+    def register(loader: LoaderT) -> LoaderT:
+        registry.register(pattern, loader)
+        return loader
+
+    return register
+
+
+def load(
+    keys: Iterable[Any], loader: Loader | None, *, chunk_size: int
+) -> dict[Any, Any]:
+    """The values of `keys` from `loader`, or from each key's registered one.
+
+    A loader is called with at most `chunk_size` keys at once. What it raises is the
+    caller's to see: there is no other source left.
+    """
+    by_loader: dict[Loader, list[Any]] = {}
+    for key in keys:
+        serving = loader or registry.loader_of(key)
+        if serving is not None:
+            by_loader.setdefault(serving, []).append(key)
+    values: dict[Any, Any] = {}
+    for serving, wanted in by_loader.items():
+        for start in range(0, len(wanted), chunk_size):
+            chunk = wanted[start : start + chunk_size]
+            given = serving(chunk)
+            values.update((key, given[key]) for key in chunk if key in given)
+    return values

@@ -1,0 +1,233 @@
+"""The client of many servers: calls are shared out, carried on at once, reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django_safecache.memcached import protocol
+from django_safecache.memcached.connection import Connection
+from django_safecache.memcached.exchange import converse
+from django_safecache.memcached.failures import TRANSPORT_ERRORS
+from django_safecache.memcached.jobs import CommandJob, GetJob, Job
+from django_safecache.memcached.options import Options
+from django_safecache.memcached.outcomes import Failure, Observer
+from django_safecache.memcached.placement import Address, Placement
+from django_safecache.memcached.serde import encode
+from django_safecache.memcached.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What ``get`` found, by the caller's keys; `lost` are those without an answer."""
+
+    found: dict[Any, Any]
+    lost: Sequence[Any]
+    failures: Sequence[Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Statuses:
+    """What the servers said to commands, by the caller's keys.
+
+    `answers` are status words and numbers; `refusals` error lines that were certainly
+    for that key; `lost` the keys without an answer, which may or may not have been
+    carried out.
+    """
+
+    answers: dict[Any, bytes]
+    refusals: dict[Any, str]
+    lost: Sequence[Any]
+    failures: Sequence[Failure]
+
+
+class Cluster:
+    """All servers of one cache. Thread-safe, and safe to use in a forked child.
+
+    No transport failure is raised: it is in what is returned, and in the
+    `Outcome` handed to `observer`, one for each server that was asked.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        addresses: Sequence[Address],
+        options: Options,
+        observer: Observer,
+    ) -> None:
+        self._alias = alias
+        self._options = options
+        self._observer = observer
+        # Each server once, in the order given.
+        unique = list({address.name: address for address in addresses}.values())
+        self.servers = [Server(address, options) for address in unique]
+        self._placement = Placement([address.name for address in unique])
+
+    def get_many(self, keys: Mapping[bytes, Any]) -> Values:
+        """The values of `keys`, which maps made keys to what the caller calls them."""
+        jobs = [
+            GetJob(self.servers[index], self._options, self._wire_keys(keys, share))
+            for index, share in self._shares(keys)
+        ]
+        self._run(jobs)
+        if len(jobs) == 1:
+            return Values(jobs[0].found, jobs[0].remaining(), jobs[0].failures)
+        found: dict[Any, Any] = {}
+        for job in jobs:
+            found.update(job.found)
+        return Values(
+            found,
+            [key for job in jobs for key in job.remaining()],
+            [failure for job in jobs for failure in job.failures],
+        )
+
+    def store_many(
+        self, operation: str, items: Iterable[tuple[Any, bytes, Any]], exptime: int
+    ) -> Statuses:
+        """``set`` or ``add`` each (caller's key, made key, value), pipelined.
+
+        Whatever the serde raises for a value is raised before anything is sent.
+        """
+        serde, command = self._options.serde, operation.encode()
+        commands = []
+        for label, key, value in items:
+            data, flags = encode(serde, key, value)
+            line = protocol.store_line(command, self._wire(key), flags, exptime, data)
+            commands.append((label, key, line))
+        return self._command(operation, commands)
+
+    def delete_many(self, items: Iterable[tuple[Any, bytes]]) -> Statuses:
+        """``delete`` each (caller's key, made key), pipelined."""
+        return self._command(
+            "delete",
+            [
+                (label, key, protocol.delete_line(self._wire(key)))
+                for label, key in items
+            ],
+        )
+
+    def touch_many(self, items: Iterable[tuple[Any, bytes]], exptime: int) -> Statuses:
+        """``touch`` each (caller's key, made key), pipelined."""
+        return self._command(
+            "touch",
+            [
+                (label, key, protocol.touch_line(self._wire(key), exptime))
+                for label, key in items
+            ],
+        )
+
+    def arithmetic(
+        self, operation: str, label: Any, key: bytes, delta: int
+    ) -> Statuses:
+        """``incr`` or ``decr`` by `delta`, which is not negative."""
+        line = protocol.arithmetic_line(operation.encode(), self._wire(key), delta)
+        return self._command(operation, [(label, key, line)])
+
+    def flush_all(self) -> Statuses:
+        """Empty every server; answers and losses are by server name."""
+        jobs = [
+            CommandJob(
+                server, self._options, "flush_all", [(server.name, protocol.FLUSH_ALL)]
+            )
+            for server in self.servers
+        ]
+        return self._statuses(jobs)
+
+    def close(self) -> None:
+        """Close all connections that are free; the next call opens new ones."""
+        for server in self.servers:
+            server.pool.close_idle()
+
+    # Sharing out.
+
+    def _shares(self, keys: Iterable[bytes]) -> Iterable[tuple[int, list[bytes]]]:
+        return self._placement.split(keys).items()
+
+    def _wire(self, key: bytes) -> bytes:
+        return self._options.key_prefix + key
+
+    def _wire_keys(
+        self, keys: Mapping[bytes, Any], share: Sequence[bytes]
+    ) -> Mapping[bytes, Any]:
+        if self._options.key_prefix:
+            return {self._wire(key): keys[key] for key in share}
+        if len(share) == len(keys):
+            return keys
+        return {key: keys[key] for key in share}
+
+    def _command(
+        self, operation: str, commands: Sequence[tuple[Any, bytes, bytes]]
+    ) -> Statuses:
+        shares: dict[int, list[tuple[Any, bytes]]] = {}
+        for label, key, line in commands:
+            index = self._placement.server_of(key)
+            shares.setdefault(index, []).append((label, line))
+        return self._statuses(
+            [
+                CommandJob(self.servers[index], self._options, operation, share)
+                for index, share in shares.items()
+            ]
+        )
+
+    def _statuses(self, jobs: Sequence[CommandJob]) -> Statuses:
+        self._run(jobs)
+        return Statuses(
+            {key: status for job in jobs for key, status in job.statuses.items()},
+            {key: text for job in jobs for key, text in job.refusals.items()},
+            [key for job in jobs for key in job.remaining()],
+            [failure for job in jobs for failure in job.failures],
+        )
+
+    # Carrying on.
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        started = time.monotonic()
+        deadline = started + self._options.deadline
+        asking = jobs
+        while asking:
+            self._round(asking, deadline)
+            asking = [job for job in asking if job.wants_a_round()]
+        for job in jobs:
+            self._observer.observe(job.outcome(self._alias, started))
+
+    def _round(self, jobs: Sequence[Job], deadline: float) -> None:
+        try:
+            self._start_all(jobs, deadline)
+            converse([job.exchange for job in jobs if job.exchange], deadline)
+            for job in jobs:
+                job.end_round()
+        finally:
+            # Whatever interrupted this - a worker's abort, KeyboardInterrupt - no
+            # connection with an answer under way may be used again.
+            for job in jobs:
+                job.abandon_round()
+
+    def _start_all(self, jobs: Sequence[Job], deadline: float) -> None:
+        """Send every server its first window; those first that need no connecting."""
+        to_connect = []
+        for job in jobs:
+            if not job.server.breaker.allows():
+                job.skip()
+            elif connection := job.server.pool.take_idle():
+                job.start(connection)
+            else:
+                to_connect.append(job)
+        for job in to_connect:
+            try:
+                job.start(self._connect(job.server, deadline))
+            except TRANSPORT_ERRORS as error:
+                job.give_up(error)
+
+    def _connect(self, server: Server, deadline: float) -> Connection:
+        timeout = self._options.connect_timeout
+        connection = server.pool.take(min(deadline, time.monotonic() + timeout))
+        if connection.opened:
+            return connection
+        try:
+            connection.open(max(0.001, min(timeout, deadline - time.monotonic())))
+        except BaseException:
+            server.pool.discard(connection)
+            raise
+        return connection

@@ -1,0 +1,148 @@
+"""One socket to one server, opened by pymemcache and used without blocking."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from typing import Any
+
+from pymemcache.client.base import Client
+
+from django_safecache.exceptions import ConnectionClosedError
+from django_safecache.memcached.options import Options
+from django_safecache.memcached.placement import Address
+
+RECEIVE_SIZE = 65536
+"""Bytes asked of the socket at once: half the size from which malloc maps and
+unmaps memory for each buffer."""
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Connection:
+    """A connection, from `open` to `close`. Used by one call at a time.
+
+    `in_flight` is true while a reply is owed: a connection left in that state
+    may hold an earlier call's answer and is never used again.
+    """
+
+    def __init__(self, address: Address, options: Options) -> None:
+        self._address = address
+        self._options = options
+        self._client: Client | None = None
+        self._sock: Any = None
+        self.opened = 0.0
+        self.in_flight = False
+        self.reused = False
+        self.closed = False
+
+    def open(self, timeout: float) -> None:
+        """Connect, with TLS if so set, within `timeout` seconds for each address
+        the host has. Raises `OSError`."""
+        error: OSError | None = None
+        module = self._options.socket_module or socket
+        for resolved in _resolve(module, self._address):
+            client = self._new_client(resolved, timeout)
+            try:
+                client._connect()
+            except OSError as failure:
+                error = failure
+                continue
+            self._client, self._sock = client, client.sock
+            self._sock.setblocking(False)
+            self.opened = time.monotonic()
+            return
+        raise error or OSError(f"{self._address.name} has no address")
+
+    def _new_client(self, socket_module: Any, timeout: float) -> Client:
+        return Client(
+            self._address.target,
+            connect_timeout=timeout,
+            timeout=self._options.timeout,
+            no_delay=self._options.no_delay,
+            socket_module=socket_module,
+            socket_keepalive=self._options.socket_keepalive,
+            tls_context=self._options.tls_context,
+        )
+
+    def fileno(self) -> int:
+        return int(self._sock.fileno())
+
+    def send(self, data: memoryview) -> int:
+        """Bytes the kernel took; 0 when it takes none now. Raises `OSError`."""
+        try:
+            return int(self._sock.send(data))
+        except WOULD_BLOCK:
+            return 0
+
+    def receive(self) -> bytes:
+        """What has arrived, at most `RECEIVE_SIZE`; empty when nothing has.
+
+        Raises `OSError`, or `ConnectionClosedError` at the end of the stream.
+        """
+        try:
+            data: bytes = self._sock.recv(RECEIVE_SIZE)
+        except WOULD_BLOCK:
+            return b""
+        if not data:
+            raise ConnectionClosedError("the server closed the connection")
+        return data
+
+    def has_more(self, received: bytes) -> bool:
+        """Whether to ask again at once after `received`: the socket would not be
+        reported readable for bytes that TLS has already taken from it."""
+        if len(received) == RECEIVE_SIZE:
+            return True
+        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+
+    def is_fresh(self, max_age: float) -> bool:
+        """Whether an idle connection can be used again.
+
+        One that is readable was closed by the server, or holds bytes nobody asked
+        for. With TLS it may be readable for good reasons; that is not looked at.
+        """
+        if self.closed or self.in_flight or time.monotonic() - self.opened > max_age:
+            return False
+        if isinstance(self._sock, ssl.SSLSocket):
+            return True
+        poller = select.poll()
+        poller.register(self._sock.fileno(), select.POLLIN)
+        return not poller.poll(0)
+
+    def close(self) -> None:
+        """Close the socket. Never raises; closing twice is harmless."""
+        self.closed = True
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _resolve(module: Any, address: Address) -> list[Any]:
+    """A socket module for each address of the host.
+
+    pymemcache tries only the first, so that ``localhost`` fails on a machine where
+    it is ``::1`` first and memcached listens on 127.0.0.1.
+    """
+    if isinstance(address.target, str):
+        return [module]
+    host, port = address.target
+    found = module.getaddrinfo(
+        host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
+    )
+    return [_Resolved(module, info) for info in found]
+
+
+class _Resolved:
+    """A socket module in which the host has exactly one address."""
+
+    def __init__(self, module: Any, info: Any) -> None:
+        self._module = module
+        self._info = info
+
+    def getaddrinfo(self, *_: Any) -> list[Any]:
+        return [self._info]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)

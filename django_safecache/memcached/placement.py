@@ -1,0 +1,118 @@
+"""Which server holds a key: the same choice as pymemcache's `HashClient` makes.
+
+Rendezvous hashing with MurmurHash3: the server with the highest score of
+``"<server>-<key>"`` wins, ties go to the larger name. pymemcache hashes
+characters as ``ord(c) & 0xFF``, which is neither UTF-8 nor latin-1; a site that
+changes to this package keeps its warm cache only if we do the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import mmh3
+
+DEFAULT_PORT = 11211
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens.
+
+    `name` is what placement hashes and every report shows: ``host:port``, IPv6
+    without brackets, or the path of a unix socket. `target` is what a socket
+    connects to.
+    """
+
+    name: str
+    target: tuple[str, int] | str
+
+
+def parse_address(text: object) -> Address:
+    """Read one entry of LOCATION, in any form that pymemcache reads.
+
+    ``host``, ``host:port``, ``[v6]:port``, ``v6:port``, ``unix:/path``, ``/path``
+    or a ``(host, port)`` pair. Raises `ValueError`, saying what is wrong.
+    """
+    if isinstance(text, (tuple, list)) and len(text) == 2:
+        host, port = text
+        return _tcp(str(host), str(port), text)
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is not a server; expected 'host:port'")
+    text = text.strip()
+    path = text.removeprefix("unix:")
+    if path.startswith("/"):
+        return Address(path, path)
+    if text.startswith("unix:"):
+        raise ValueError(f"{text!r}: a unix socket needs an absolute path")
+    return _tcp(*_split_port(text), text)
+
+
+def _split_port(text: str) -> tuple[str, str]:
+    if ":" not in text or text.endswith("]"):
+        return text, str(DEFAULT_PORT)
+    host, _, port = text.rpartition(":")
+    # "::1" has no port although it has colons; "::1:11211" has one.
+    if _is_ipv6(text) and not _is_ipv6(host):
+        return text, str(DEFAULT_PORT)
+    return host, port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _tcp(host: str, port: str, text: object) -> Address:
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or not bare.isprintable() or any(c in bare for c in " []/;,@"):
+        raise ValueError(f"{text!r} is not a server: {host!r} is not a host name")
+    if ":" in bare and not _is_ipv6(bare.partition("%")[0]):
+        raise ValueError(f"{text!r} is not a server: {host!r} is not an IPv6 address")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"{text!r}: port {port!r} is not a number from 1 to 65535")
+    return Address(f"{bare}:{int(port)}", (bare, int(port)))
+
+
+def _hashed(text: str) -> bytes:
+    return bytes([ord(char) & 0xFF for char in text])
+
+
+class Placement:
+    """The choice of one server, by its index, for every key. Immutable.
+
+    With a single server nothing is hashed.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        # Ascending names and >= below: of equal scores the larger name wins.
+        order = sorted(range(len(names)), key=lambda index: names[index])
+        self._prefixes = [(_hashed(f"{names[index]}-"), index) for index in order]
+        self.single = len(names) == 1
+
+    def server_of(self, key: bytes) -> int:
+        """The index of the server of `key`, the UTF-8 of a made key."""
+        if self.single:
+            return 0
+        data = key if key.isascii() else _hashed(key.decode())
+        high, winner = -1, 0
+        for prefix, index in self._prefixes:
+            score = mmh3.hash(prefix + data, 0, signed=False)
+            if score >= high:
+                high, winner = score, index
+        return winner
+
+    def split(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
+        """`keys`, in order, by the index of their server."""
+        if self.single:
+            alone = list(keys)
+            return {0: alone} if alone else {}
+        by_server: dict[int, list[bytes]] = {}
+        for key in keys:
+            by_server.setdefault(self.server_of(key), []).append(key)
+        return by_server

@@ -1,0 +1,110 @@
+"""The connections of this process to one server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from weakref import WeakSet
+
+from django_safecache.exceptions import PoolExhaustedError
+from django_safecache.memcached.connection import Connection
+
+RECHECK = 0.05
+"""Seconds after which a waiter looks again by itself: a connection that an
+exception dropped is given back by the garbage collector, which wakes nobody."""
+
+
+class Pool:
+    """Connections shared by all threads; last in, first out; bounded.
+
+    A slot is a `Connection` object that exists and is open, so none can leak: the
+    count is taken from the objects, not kept beside them.
+    """
+
+    def __init__(
+        self, create: Callable[[], Connection], *, max_size: int, max_age: float
+    ) -> None:
+        self._create = create
+        self._max_size = max_size
+        self._max_age = max_age
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all connections, as a forked child must: they are its parent's.
+
+        The child's copies of the sockets are closed when collected, which says
+        nothing to the server.
+        """
+        self._idle: list[Connection] = []
+        self._existing: WeakSet[Connection] = WeakSet()
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def take_idle(self) -> Connection | None:
+        """An open connection that is free, the one used last; None if there is none."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            if connection.is_fresh(self._max_age):
+                connection.reused = True
+                return connection
+            self.discard(connection)
+
+    def take(self, until: float) -> Connection:
+        """A free connection, or one that is not open yet.
+
+        Waits while `max_size` are in use; `PoolExhaustedError` at the monotonic time
+        `until`.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                while True:
+                    connection = self.take_idle() or self._new()
+                    if connection is not None:
+                        return connection
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        raise PoolExhaustedError(
+                            f"all {self._max_size} connections in use"
+                        )
+                    self._changed.wait(min(left, RECHECK))
+            finally:
+                self._waiting -= 1
+
+    def _new(self) -> Connection | None:
+        if sum(not each.closed for each in self._existing) >= self._max_size:
+            return None
+        connection = self._create()
+        self._existing.add(connection)
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Make `connection` free for others; one that owes a reply is closed."""
+        if connection.in_flight or connection.closed:
+            self.discard(connection)
+            return
+        self._idle.append(connection)
+        self._wake()
+
+    def discard(self, connection: Connection) -> None:
+        """Close `connection`: it is not to be used again."""
+        connection.close()
+        self._wake()
+
+    def close_idle(self) -> None:
+        """Close what is free; what is in use is closed by who uses it, or kept."""
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread took the last one
+                return
+
+    def _wake(self) -> None:
+        # A waiter counts itself before it looks, so this cannot miss one.
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()

@@ -1,0 +1,200 @@
+"""memcached's text protocol without I/O: command lines out, replies in.
+
+A replies object is made for the commands of one pipeline on one connection. It
+is fed bytes in any fragmentation, checks them against what was asked, and keeps
+what it has understood even when the bytes after that are wrong.
+
+Source: memcached's doc/protocol.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django_safecache.exceptions import ProtocolError, ReplyError
+
+MAX_LINE = 2048
+"""Bytes of a reply line. The longest that memcached sends are its error lines."""
+MAX_VALUE = 1 << 30
+"""memcached accepts item limits (-I) up to 1 GiB."""
+
+Item = tuple[bytes, bytes, bytes]
+"""key, flags as sent, value"""
+
+
+def get_line(keys: Sequence[bytes]) -> bytes:
+    return b"get " + b" ".join(keys) + b"\r\n"
+
+
+def store_line(
+    command: bytes, key: bytes, flags: int, exptime: int, data: bytes
+) -> bytes:
+    """set, add or replace, with its data block."""
+    return b"%b %b %d %d %d\r\n%b\r\n" % (command, key, flags, exptime, len(data), data)
+
+
+def delete_line(key: bytes) -> bytes:
+    return b"delete %b\r\n" % key
+
+
+def touch_line(key: bytes, exptime: int) -> bytes:
+    return b"touch %b %d\r\n" % (key, exptime)
+
+
+def arithmetic_line(command: bytes, key: bytes, delta: int) -> bytes:
+    """incr or decr; `delta` is not negative."""
+    return b"%b %b %d\r\n" % (command, key, delta)
+
+
+FLUSH_ALL = b"flush_all\r\n"
+VERSION = b"version\r\n"
+
+_STATUSES = {
+    "set": frozenset([b"STORED", b"NOT_STORED"]),
+    "add": frozenset([b"STORED", b"NOT_STORED"]),
+    "delete": frozenset([b"DELETED", b"NOT_FOUND"]),
+    "touch": frozenset([b"TOUCHED", b"NOT_FOUND"]),
+    "incr": frozenset([b"NOT_FOUND"]),
+    "decr": frozenset([b"NOT_FOUND"]),
+    "flush_all": frozenset([b"OK"]),
+    "version": frozenset[bytes](),
+}
+
+
+class GetReplies:
+    """The replies to ``get`` lines, one after another.
+
+    `items` grows with what was received; `answered` counts the lines that are
+    complete. `feed` raises `ReplyError` for an error line and `ProtocolError` for bytes
+    that are no reply to these lines; after either the connection is of no use.
+    """
+
+    def __init__(self, batches: Sequence[Sequence[bytes]]) -> None:
+        self._batches = batches
+        self._cursor = 0
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._wanted = 0
+        self.items: list[Item] = []
+        self.answered = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.answered == len(self._batches)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes from the server, any number of them."""
+        if self._held:
+            self._chunks.append(data)
+            self._held += len(data)
+            # A large value arrives in many pieces: joined once, when all are here.
+            if self._held < self._wanted:
+                return
+            data = b"".join(self._chunks)
+        rest = data[self._parse(data) :]
+        if rest and self.complete:
+            raise ProtocolError("bytes after the last reply")
+        self._chunks = [rest]
+        self._held = len(rest)
+
+    def _parse(self, data: bytes) -> int:
+        """Understand as much of `data` as is whole; return how many bytes that is."""
+        position = 0
+        while (eol := data.find(b"\r\n", position)) >= 0:
+            words = data[position:eol].split(b" ")
+            if len(words) != 4 or words[0] != b"VALUE":
+                self._end_of_line(data[position:eol])
+                position = eol + 2
+                continue
+            _, key, flags, size = words
+            if not (size.isdigit() and flags.isdigit() and len(size) <= 10):
+                raise ProtocolError("a VALUE line without flags and a length")
+            cursor = self._locate(key)
+            start = eol + 2
+            end = start + int(size)
+            if end - start > MAX_VALUE:
+                raise ProtocolError("a VALUE line with a length over 1 GiB")
+            if data[end : end + 2] != b"\r\n":
+                if len(data) >= end + 2:
+                    raise ProtocolError("a value that is not of the announced length")
+                self._wanted = end + 2 - position
+                return position
+            self.items.append((key, flags, data[start:end]))
+            self._cursor = cursor
+            position = end + 2
+        if len(data) - position > MAX_LINE:
+            raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
+        self._wanted = 0
+        return position
+
+    def _locate(self, key: bytes) -> int:
+        """The place behind `key` in the batch that is being answered."""
+        if self.complete:
+            raise ProtocolError("a value after the last reply")
+        batch = self._batches[self.answered]
+        try:
+            # Servers answer in the order asked, so this looks at one key.
+            return batch.index(key, self._cursor) + 1
+        except ValueError:
+            if key not in batch:  # a proxy may answer in another order
+                raise ProtocolError("a value for a key that was not asked") from None
+            return 0
+
+    def _end_of_line(self, line: bytes) -> None:
+        if line == b"END" and not self.complete:
+            self.answered += 1
+            self._cursor = 0
+            return
+        raise _not_understood(line)
+
+
+class StatusReplies:
+    """The replies to commands that are answered by one line each.
+
+    `statuses` are the lines so far: ``STORED``, ``NOT_FOUND``, a number...
+    Raises as `GetReplies` does.
+    """
+
+    def __init__(self, operation: str, count: int) -> None:
+        self._expected = _STATUSES[operation]
+        self._operation = operation
+        self._count = count
+        self._rest = b""
+        self.statuses: list[bytes] = []
+
+    @property
+    def answered(self) -> int:
+        return len(self.statuses)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.statuses) == self._count
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes from the server, any number of them."""
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        for line in lines:
+            if self.complete or not self._is_expected(line):
+                raise _not_understood(line)
+            self.statuses.append(line)
+        if self._rest and self.complete:
+            raise ProtocolError("bytes after the last reply")
+        if len(self._rest) > MAX_LINE:
+            raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
+
+    def _is_expected(self, line: bytes) -> bool:
+        if line in self._expected:
+            return True
+        if self._operation in ("incr", "decr"):
+            return line.isdigit() and len(line) <= 20
+        return self._operation == "version" and line.startswith(b"VERSION ")
+
+
+def _not_understood(line: bytes) -> ReplyError | ProtocolError:
+    if line == b"ERROR" or line.startswith(
+        (b"ERROR ", b"CLIENT_ERROR", b"SERVER_ERROR")
+    ):
+        return ReplyError(line[:MAX_LINE].decode("utf-8", "replace"))
+    return ProtocolError(
+        f"a line that is no reply to what was asked ({len(line)} bytes)"
+    )

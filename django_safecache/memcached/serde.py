@@ -1,0 +1,75 @@
+"""Python objects to bytes and flags, and back: the formats of pymemcache.
+
+The flags are pymemcache's, so that a fleet can change over one host at a time.
+Unlike pymemcache's own, a value that cannot be read back raises: there it comes
+back as a hit of None.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Protocol
+
+from django_safecache.exceptions import UndecodableValueError
+
+BYTES, PICKLE, INTEGER, LONG, TEXT = 0, 1, 2, 4, 16
+
+
+class Serde(Protocol):
+    """What pymemcache calls a serde; any object with these two methods is one."""
+
+    def serialize(self, key: bytes, value: Any) -> tuple[Any, int]: ...
+
+    def deserialize(self, key: bytes, value: bytes, flags: int) -> Any: ...
+
+
+class PickleSerde:
+    """str, int and bytes as themselves, everything else pickled.
+
+    Reads the pickles of whoever can write to the memcached server: as with every
+    Django cache, that server must be trusted.
+    """
+
+    def __init__(self, pickle_version: int = pickle.HIGHEST_PROTOCOL) -> None:
+        self._pickle_version = pickle_version
+
+    def serialize(self, key: bytes, value: Any) -> tuple[bytes, int]:
+        """Exact types only: a subclass of str or int keeps its class by pickle."""
+        kind = type(value)
+        if kind is str:
+            return value.encode(), TEXT
+        if kind is bytes:
+            return value, BYTES
+        if kind is int:
+            return b"%d" % value, INTEGER
+        return pickle.dumps(value, self._pickle_version), PICKLE
+
+    def deserialize(self, key: bytes, value: bytes, flags: int) -> Any:
+        if flags == BYTES:
+            return value
+        if flags & TEXT:
+            return value.decode()
+        if flags & (INTEGER | LONG):
+            return int(value)
+        if flags & PICKLE:
+            return pickle.loads(value)  # noqa: S301 - the format of every Django cache
+        return value
+
+
+def decode(serde: Serde, key: bytes, value: bytes, flags: int) -> Any:
+    """`serde`'s object for `value`; raises `UndecodableValueError` if it has none."""
+    try:
+        return serde.deserialize(key, value, flags)
+    except Exception as error:  # unpickling runs anybody's code
+        raise UndecodableValueError(
+            f"{type(error).__name__} while decoding a value with flags {flags}"
+        ) from error
+
+
+def encode(serde: Serde, key: bytes, value: Any) -> tuple[bytes, int]:
+    """The bytes and flags of `value`. Whatever `serde` raises is the caller's to
+    see: the value is at fault, not the cache."""
+    data, flags = serde.serialize(key, value)
+    if isinstance(data, str):
+        data = data.encode()  # pymemcache's own serde gives ints as str
+    return data, flags

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from django.core.cache.backends.base import memcache_key_warnings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_safecache.memcached.keys import encode_keys, problem_of
+
+texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+    ["k" * 250, "k" * 251, "é" * 125, "é" * 126, "a b", "a\n", "", "\x7f", "\ud800"]
+)
+
+
+class TestEncodeKeys:
+    @given(st.lists(texts, max_size=8))
+    def test_all_at_once_says_what_one_by_one_says(self, made):
+        encoded = encode_keys(made)
+        if any(problem_of(key) for key in made):
+            assert encoded is None
+        else:
+            assert encoded == [key.encode() for key in made]
+
+    @given(texts)
+    def test_whatever_django_warns_of_is_a_problem(self, key):
+        if list(memcache_key_warnings(key)):
+            assert problem_of(key) is not None
+
+    def test_bytes_count_not_characters(self):
+        assert problem_of("é" * 125) is None
+        assert "252 bytes" in problem_of("é" * 126)
+
+    def test_a_prefix_takes_its_bytes_from_the_key(self):
+        assert encode_keys(["k" * 250], prefix_bytes=1) is None
+        assert encode_keys(["k" * 249], prefix_bytes=1) == [b"k" * 249]
