@@ -158,16 +158,16 @@ class Job:
         kind = classify(error, exchange.phase)
         self._fail(kind, error, exchange.phase, exchange)
         self._tell_breaker(kind, exchange)
-        useful = isinstance(error, ReplyError) and self._refused(error, exchange)
-        if self.operation in NEVER_RETRIED:
+        if isinstance(error, ReplyError):
+            again = self._refused(error, exchange)
+        else:
+            again = exchange.connection.reused and kind not in NOT_STALE
+        if not again or self.operation in NEVER_RETRIED or not self.remaining():
             return
-        if useful:
-            self._again = True
-        elif exchange.connection.reused and kind not in NOT_STALE:
-            # The server was restarted, or closes idle connections: what else is
-            # idle is as old.
-            self.server.pool.close_idle()
-            self._again = True
+        # The server was restarted, or closes idle connections: what else is idle is
+        # as old.
+        self.server.pool.close_idle()
+        self._again = True
 
     def _tell_breaker(self, kind: FailureKind, exchange: Exchange) -> None:
         if exchange.phase == "parse":
@@ -322,7 +322,7 @@ class CommandJob(Job):
         label, _ = self._commands[0]
         self.refusals[label] = error.text
         self._commands = self._commands[1:]
-        return bool(self._commands) and len(self.refusals) < MAX_REFUSALS
+        return len(self.refusals) < MAX_REFUSALS
 
     def remaining(self) -> Sequence[object]:
         return [label for label, _ in self._commands]

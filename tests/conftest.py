@@ -1,0 +1,127 @@
+"""Servers and caches for the tests: the real memcached and the one in Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from cache_server import Memcached, free_port
+from django.core.cache import caches
+
+from django_safecache.backend import SafeCache
+from django_safecache.memcached.outcomes import observers
+from django_safecache.testing import LocalMemcached
+
+SEED = (
+    Path(__file__).parent.parent / "example_project" / "campfire" / "seed" / "keys.txt"
+)
+
+
+def memcached_or_skip():
+    """The path of the real memcached; without one the test is skipped, in CI failed."""
+    program = shutil.which("memcached")
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must have memcached on PATH")
+        pytest.skip("memcached is not on PATH")
+    return program
+
+
+@pytest.fixture(scope="session")
+def _shared_memcached():
+    server = Memcached(memcached_or_skip(), free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def memcached(_shared_memcached):
+    """A running real memcached, shared by the session and emptied for this test."""
+    cache = SafeCache(_shared_memcached.address, {})
+    cache.clear()
+    cache.disconnect_all()
+    return _shared_memcached
+
+
+@pytest.fixture
+def own_memcached():
+    """A real memcached of the test's own, to be stopped and started."""
+    server = Memcached(memcached_or_skip(), free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def local():
+    """A running `LocalMemcached`, for faults."""
+    with LocalMemcached() as server:
+        yield server
+
+
+@pytest.fixture(params=["memcached", "local"])
+def server(request):
+    """Each of the two servers in turn: every promise holds with both."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def make_cache():
+    """Make a `SafeCache`; its connections are closed at the end."""
+    made = []
+
+    def make(location, *, cls=SafeCache, params=None, **options):
+        cache = cls(location, {**(params or {}), "OPTIONS": options})
+        made.append(cache)
+        return cache
+
+    yield make
+    for cache in made:
+        cache.disconnect_all()
+
+
+@pytest.fixture
+def cache(server, make_cache):
+    return make_cache(server.address)
+
+
+@pytest.fixture(autouse=True)
+def _no_connections_left():
+    """Caches of `override_settings` and of the site close what they opened."""
+    yield
+    for each in caches.all(initialized_only=True):
+        if isinstance(each, SafeCache):
+            each.disconnect_all()
+
+
+@pytest.fixture(scope="session")
+def campfire_keys():
+    """The 421 keys of the request that broke Campfire, in order."""
+    return SEED.read_text().split()
+
+
+class Recording:
+    """An observer that keeps what it is told."""
+
+    def __init__(self):
+        self.outcomes = []
+
+    def observe(self, outcome):
+        self.outcomes.append(outcome)
+
+    def kinds(self):
+        return [f.kind for outcome in self.outcomes for f in outcome.failures]
+
+    def total(self, field):
+        return sum(getattr(outcome, field) for outcome in self.outcomes)
+
+
+@pytest.fixture
+def recording():
+    recording = Recording()
+    observers.connect(recording)
+    yield recording
+    observers.disconnect(recording)

@@ -1,0 +1,423 @@
+"""The wire against servers that misbehave: what is said of each, and what survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from django_safecache.memcached.cluster import Cluster
+from django_safecache.memcached.options import Options
+from django_safecache.memcached.placement import parse_address
+from django_safecache.testing import Faults, LocalMemcached
+
+
+class Recording:
+    def __init__(self):
+        self.outcomes = []
+
+    def observe(self, outcome):
+        self.outcomes.append(outcome)
+
+    @property
+    def last(self):
+        return self.outcomes[-1]
+
+    @property
+    def kinds(self):
+        return [failure.kind for failure in self.last.failures]
+
+
+@pytest.fixture
+def recording():
+    return Recording()
+
+
+@pytest.fixture
+def make_cluster(recording):
+    made = []
+
+    def make(*locations, **options):
+        options = {"timeout": 0.2, "deadline": 0.6, **options}
+        cluster = Cluster(
+            "default",
+            [parse_address(location) for location in locations],
+            Options.parse(options),
+            recording,
+        )
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(local, make_cluster):
+    return make_cluster(local.address)
+
+
+def keys(count):
+    return {b"key-%03d-%s" % (n, b"k" * 60): n for n in range(count)}
+
+
+def fill(cluster, count, value=b"v" * 500):
+    wanted = keys(count)
+    items = [(label, key, value) for key, label in wanted.items()]
+    statuses = cluster.store_many("set", items, 0)
+    assert len(statuses.answers) == count
+    return wanted
+
+
+class TestFailureKinds:
+    """Each way to fail has its own word, on a fresh connection and on a kept one."""
+
+    @pytest.mark.parametrize(
+        ("faults", "kind", "phase"),
+        [
+            (Faults(stall=True), "timeout", "receive"),
+            (Faults(close_at=1), "closed", "receive"),
+            (Faults(reset_at=1), "reset", "receive"),
+            (Faults(refuse=True), "refused", "connect"),
+            (Faults(too_many_connections=True), "too_many_connections", "parse"),
+            (Faults(answer=b"SERVER_ERROR out of memory"), "server_error", "parse"),
+            (Faults(answer=b"CLIENT_ERROR bad"), "client_error", "parse"),
+            (Faults(answer=b"ERROR"), "client_error", "parse"),
+            (Faults(answer=b"HELLO"), "protocol", "parse"),
+            (Faults(cut_reply_after=2), "closed", "receive"),
+        ],
+    )
+    def test_on_a_fresh_connection(
+        self, local, cluster, recording, faults, kind, phase
+    ):
+        local.faults = faults
+        values = cluster.get_many({b"a": "a", b"b": "b"})
+        assert (values.found, sorted(values.lost)) == ({}, ["a", "b"])
+        (failure,) = recording.last.failures
+        assert (failure.kind, failure.phase) == (kind, phase)
+        assert failure.server == local.address
+        assert failure.keys == 2
+        assert recording.last.unavailable == 2
+        assert recording.last.misses == 0
+
+    def test_the_servers_own_words_are_kept(self, local, cluster, recording):
+        local.faults = Faults(answer=b"SERVER_ERROR out of memory storing object")
+        cluster.get_many({b"a": "a"})
+        (failure,) = recording.last.failures
+        assert failure.text == "SERVER_ERROR out of memory storing object"
+
+    def test_errno_bytes_and_age_are_kept(self, local, cluster, recording):
+        local.faults = Faults(reset_at=1)
+        cluster.get_many({b"a": "a"})
+        (failure,) = recording.last.failures
+        assert failure.errno == 104
+        assert failure.exception == "builtins.ConnectionResetError"
+        assert failure.bytes_sent == len(b"get a\r\n")
+        assert failure.bytes_received == 0
+        assert 0 <= failure.connection_age < 5
+
+    def test_a_server_that_never_ends_runs_into_the_deadline(
+        self, local, make_cluster, recording
+    ):
+        """Progress all the time, but not enough: the call still ends."""
+        cluster = make_cluster(local.address, timeout=10, deadline=0.3)
+        local.faults = Faults(stall=True)
+        started = time.monotonic()
+        cluster.get_many({b"a": "a"})
+        assert time.monotonic() - started < 2
+        assert recording.kinds == ["deadline"]
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_garbled_replies_give_no_wrong_value(self, local, cluster, seed):
+        """A key's value is its own, or the key is missing or unavailable."""
+        wanted = fill(cluster, 20, b"")
+        local.faults = Faults(garble=seed)
+        values = cluster.get_many(wanted)
+        assert set(values.found.values()) <= {b""}
+
+    def test_an_undecodable_value_is_a_miss(self, cluster, recording):
+        """Never a hit of None."""
+        cluster.store_many("set", [("a", b"a", {1}), ("b", b"b", 1)], 0)
+        with socket.create_connection(_target(cluster)) as raw:
+            raw.sendall(b"set a 1 0 4\r\nxxxx\r\n")
+            assert raw.recv(100) == b"STORED\r\n"
+        values = cluster.get_many({b"a": "a", b"b": "b"})
+        assert (values.found, list(values.lost)) == ({"b": 1}, [])
+        assert (recording.last.hits, recording.last.misses) == (1, 1)
+        assert recording.kinds == ["undecodable"]
+
+
+def _target(cluster):
+    host, _, port = cluster.servers[0].name.partition(":")
+    return host, int(port)
+
+
+class TestWhatSurvives:
+    def test_lines_answered_before_the_failure_stand(self, local, cluster, recording):
+        """Of ten lines the fourth fails: three are hits, the rest is unavailable."""
+        wanted = fill(cluster, 130)
+        cluster.close()
+        local.faults = Faults(close_at=4)
+        values = cluster.get_many(wanted)
+        assert len(values.found) == 3 * 14
+        assert len(values.found) + len(values.lost) == 130
+        assert recording.last.hits + recording.last.unavailable == 130
+        assert recording.last.misses == 0
+
+    def test_values_of_a_line_that_is_cut_stand(self, local, cluster):
+        wanted = fill(cluster, 10)
+        cluster.close()
+        local.faults = Faults(cut_reply_after=2000)
+        values = cluster.get_many(wanted)
+        assert len(values.found) == 3
+        assert len(values.lost) == 7
+
+    def test_another_servers_keys_are_not_touched(self, make_cluster, recording):
+        with LocalMemcached() as good, LocalMemcached() as bad:
+            cluster = make_cluster(good.address, bad.address)
+            wanted = fill(cluster, 50)
+            bad.faults = Faults(stall=True)
+            values = cluster.get_many(wanted)
+            assert values.lost
+            assert len(values.found) + len(values.lost) == 50
+            assert {f.server for f in values.failures} == {bad.address}
+
+
+class TestRetry:
+    def test_a_restarted_server_is_not_noticed(self, local, cluster, recording):
+        """The kept connection is dead; the call gets a new one."""
+        cluster.store_many("set", [("a", b"a", 1)], 0)
+        local.stop()
+        local.start(keep_items=True)
+        assert cluster.get_many({b"a": "a"}).found == {"a": 1}
+        assert recording.kinds == []
+
+    def test_a_kept_connection_that_dies_under_the_call_is_replaced(
+        self, local, cluster, recording
+    ):
+        cluster.store_many("set", [("a", b"a", 1)], 0)
+        local.faults = Faults(close_at=1, times=1)
+        assert cluster.get_many({b"a": "a"}).found == {"a": 1}
+        assert recording.kinds == ["closed"]
+        assert (recording.last.retries, recording.last.hits) == (1, 1)
+
+    @pytest.mark.parametrize("operation", ["add", "incr"])
+    def test_what_may_have_been_done_is_not_done_twice(
+        self, local, cluster, recording, operation
+    ):
+        cluster.store_many("set", [("n", b"n", 1)], 0)
+        local.faults = Faults(close_at=1, times=1)
+        if operation == "add":
+            statuses = cluster.store_many("add", [("new", b"new", 1)], 0)
+        else:
+            statuses = cluster.arithmetic("incr", "n", b"n", 1)
+        assert statuses.lost
+        assert recording.last.retries == 0
+        assert cluster.get_many({b"n": "n"}).found == {"n": 1}
+
+    def test_a_fresh_connection_that_fails_is_not_retried(
+        self, local, cluster, recording
+    ):
+        local.faults = Faults(close_at=1)
+        assert cluster.get_many({b"a": "a"}).lost == ["a"]
+        assert recording.last.retries == 0
+
+
+class TestBreaker:
+    def test_a_refused_server_is_not_asked_again_at_once(
+        self, local, cluster, recording
+    ):
+        local.stop()
+        cluster.get_many({b"a": "a"})
+        cluster.get_many({b"a": "a"})
+        kinds = [f.kind for o in recording.outcomes for f in o.failures]
+        assert kinds == ["refused", "breaker_open"]
+
+    def test_it_is_asked_again_when_it_is_back(self, local, cluster, recording):
+        local.stop()
+        cluster.get_many({b"a": "a"})
+        local.start()
+        give_up = time.monotonic() + 5
+        while recording.last.failures and time.monotonic() < give_up:
+            time.sleep(0.05)
+            cluster.get_many({b"a": "a"})
+        assert recording.last.misses == 1
+
+    def test_a_full_pool_says_nothing_of_the_server(self, local, make_cluster):
+        cluster = make_cluster(local.address, pool_max_size=1)
+        (server,) = cluster.servers
+        held = [server.pool.take(time.monotonic() + 1)]
+        for _ in range(4):
+            (failure,) = cluster.get_many({b"a": "a"}).failures
+            assert failure.text == "all 1 connections in use"
+        held.pop().close()
+        assert cluster.get_many({b"a": "a"}).lost == []
+
+
+class TestPool:
+    def test_threads_share_connections_up_to_the_limit(self, local, make_cluster):
+        cluster = make_cluster(local.address, pool_max_size=3, deadline=5)
+        local.faults = Faults(delay=0.01)
+        threads = [
+            threading.Thread(
+                target=lambda: [cluster.get_many({b"a": 1}) for _ in "abc"]
+            )
+            for _ in range(12)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert local.connections_accepted == 3
+
+    def test_an_old_connection_is_replaced(self, local, make_cluster):
+        cluster = make_cluster(local.address, max_connection_age=0.05)
+        cluster.get_many({b"a": "a"})
+        time.sleep(0.06)
+        cluster.get_many({b"a": "a"})
+        assert local.connections_accepted == 2
+
+    def test_a_slot_is_free_again_when_its_connection_is_forgotten(
+        self, local, make_cluster
+    ):
+        """However a connection is lost, the garbage collector gives its slot back."""
+        cluster = make_cluster(local.address, pool_max_size=1)
+        (server,) = cluster.servers
+        lost = server.pool.take(time.monotonic() + 1)
+        del lost
+        assert cluster.get_many({b"a": "a"}).lost == []
+
+    def test_a_forked_child_opens_its_own(self, local, cluster):
+        """Parent and child never read each other's answers."""
+        cluster.store_many("set", [("a", b"a", 1)], 0)
+        before = local.connections_accepted
+        pid = os.fork()
+        if pid == 0:
+            found = cluster.get_many({b"a": "a"}).found
+            os._exit(0 if found == {"a": 1} else 1)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert local.connections_accepted == before + 1
+        assert cluster.get_many({b"a": "a"}).found == {"a": 1}
+        assert local.connections_accepted == before + 1
+
+
+class Interrupted(BaseException):
+    """As a worker's abort, or KeyboardInterrupt."""
+
+
+class TestInterruption:
+    def test_no_later_call_sees_the_answer(self, local, cluster):
+        """A call is ended by a signal while its answer is on the way."""
+        cluster.store_many("set", [("a", b"a", "A"), ("b", b"b", "B")], 0)
+
+        def interrupt(*_):
+            raise Interrupted
+
+        previous = signal.signal(signal.SIGALRM, interrupt)
+        local.faults = Faults(delay=0.1)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.03)
+            with pytest.raises(Interrupted):
+                cluster.get_many({b"a": "a"})
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        local.faults = Faults()
+        time.sleep(0.12)
+        assert cluster.get_many({b"b": "b"}).found == {"b": "B"}
+
+
+class TestWindow:
+    @pytest.mark.parametrize("window", [1, 100, 65536])
+    def test_any_window_gives_the_same(self, local, make_cluster, window):
+        cluster = make_cluster(local.address, window_bytes=window, deadline=10)
+        wanted = fill(cluster, 100, b"v" * 50)
+        values = cluster.get_many(wanted)
+        assert values.found == dict.fromkeys(wanted.values(), b"v" * 50)
+
+    def test_small_socket_buffers_do_not_deadlock(self, memcached, make_cluster):
+        """More bytes than both kernels hold: it reads while it writes."""
+        cluster = make_cluster(
+            memcached.address,
+            socket_module=_SmallBuffers(),
+            window_bytes=1 << 20,
+            timeout=5,
+            deadline=30,
+        )
+        wanted = fill(cluster, 5000, b"v" * 2000)
+        assert len(cluster.get_many(wanted).found) == 5000
+
+
+class _SmallBuffers:
+    """The socket module, with buffers of 16 kB."""
+
+    def __getattr__(self, name):
+        return getattr(socket, name)
+
+    def socket(self, *args):
+        sock = socket.socket(*args)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        return sock
+
+
+class TestErrorLinesInAPipeline:
+    def test_each_command_gets_its_own_verdict(self, local, cluster, recording):
+        """With a small item limit, errors come from the middle of a pipeline."""
+        with LocalMemcached(item_size_max=2048) as small:
+            small_cluster = Cluster(
+                "small", [parse_address(small.address)], Options(), recording
+            )
+            items = [
+                (n, b"key%d" % n, b"x" * (5000 if n in (3, 7) else 5))
+                for n in range(40)
+            ]
+            statuses = small_cluster.store_many("set", items, 0)
+            small_cluster.close()
+        assert sorted(statuses.refusals) == [3, 7]
+        assert set(statuses.refusals.values()) == {
+            "SERVER_ERROR object too large for cache"
+        }
+        assert sorted(statuses.answers) == [n for n in range(40) if n not in (3, 7)]
+        assert statuses.lost == []
+
+    def test_a_server_that_refuses_everything_is_left_alone(self, local, cluster):
+        """It is not asked four hundred times."""
+        local.faults = Faults(answer=b"SERVER_ERROR out of memory storing object")
+        items = [(n, b"key%d" % n, b"x") for n in range(400)]
+        statuses = cluster.store_many("set", items, 0)
+        assert statuses.answers == {}
+        assert len(statuses.refusals) + len(statuses.lost) == 400
+        assert local.connections_accepted < 20
+
+
+class TestLocalhost:
+    def test_every_address_of_a_host_is_tried(self, local, make_cluster):
+        """localhost is ::1 first on many machines, and memcached on 127.0.0.1."""
+        cluster = make_cluster(
+            f"localhost:{local.port}", socket_module=_SixFirst(local.port)
+        )
+        assert cluster.get_many({b"a": "a"}).lost == []
+
+
+class _SixFirst:
+    """The socket module of a machine where localhost first refuses."""
+
+    def __init__(self, port):
+        self._port = port
+
+    def __getattr__(self, name):
+        return getattr(socket, name)
+
+    def getaddrinfo(self, *_):
+        family, kind, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        return [
+            (family, kind, proto, "", ("127.0.0.1", 1)),
+            (family, kind, proto, "", ("127.0.0.1", self._port)),
+        ]
