@@ -19,6 +19,7 @@ from django.core.cache.backends.base import (
     memcache_key_warnings,
 )
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.functional import cached_property
 
 from django_safecache.exceptions import ServerUnavailableError
 from django_safecache.loaders import Loader, load
@@ -70,7 +71,7 @@ class SafeCache(BaseCache):
         """Raise `InvalidCacheKey` for what Django or memcached does not take."""
         for warning in memcache_key_warnings(key):
             raise InvalidCacheKey(warning)
-        problem = problem_of(key, prefix_bytes=len(self._options.key_prefix))
+        problem = problem_of(key, spent_bytes=len(self._options.key_prefix))
         if problem is None and not self._options.allow_unicode_keys:
             problem = None if key.isascii() else f"{key!r} is not ASCII"
         if problem is not None:
@@ -95,30 +96,30 @@ class SafeCache(BaseCache):
         stays.
         """
         keys = list(keys)
-        made = self._make_keys(keys, version)
-        encoded = encode_keys(made, prefix_bytes=len(self._options.key_prefix))
-        if encoded is None or self._checks_keys_itself:
-            for key in made:
-                self.validate_key(key)
+        spent = len(self._options.key_prefix)
+        if self._makes_keys_itself:
+            made = [str(self.make_key(key, version)) for key in keys]
+            for each in made:
+                self.validate_key(each)
+            encoded = encode_keys(made, spent_bytes=spent)
+        else:
+            version = self.version if version is None else version
+            prefix = f"{self.key_prefix}:{version}:"
+            encoded = encode_keys(keys, prefix=prefix, spent_bytes=spent)
         if encoded is None:
+            for key in keys:
+                self.make_and_validate_key(key, version)
             raise InvalidCacheKey("memcached takes no such key")
         return dict(zip(encoded, keys, strict=True))
 
-    def _make_keys(self, keys: Sequence[Any], version: int | None) -> list[str]:
-        if (
+    @cached_property
+    def _makes_keys_itself(self) -> bool:
+        """Whether keys are made or checked in a way that takes them one by one."""
+        return (
             self.key_func is not default_key_func
             or type(self).make_key is not BaseCache.make_key
-        ):
-            return [str(self.make_key(key, version)) for key in keys]
-        prefix = f"{self.key_prefix}:{self.version if version is None else version}:"
-        return [prefix + str(key) for key in keys]
-
-    @property
-    def _checks_keys_itself(self) -> bool:
-        """Whether the quick check of all keys together is not the whole verdict."""
-        return (
-            not self._options.allow_unicode_keys
             or type(self).validate_key is not SafeCache.validate_key
+            or not self._options.allow_unicode_keys
         )
 
     # Reading.

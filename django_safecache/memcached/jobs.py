@@ -19,7 +19,7 @@ from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.failures import classify
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, FailureKind, Outcome, Phase
-from django_safecache.memcached.serde import decode
+from django_safecache.memcached.serde import decode, decode_all
 from django_safecache.memcached.server import Server
 
 NEVER_RETRIED = frozenset(["add", "incr", "decr"])
@@ -234,16 +234,27 @@ class GetJob(Job):
         return protocol.GetReplies(self._batches)
 
     def _absorb(self, replies: protocol.GetReplies) -> None:
-        labels, found, serde = self.labels, self.found, self.options.serde
+        self._batches = self._batches[replies.answered :]
+        try:
+            found = decode_all(self.options.serde, self.labels, replies.items)
+        except Exception:  # unpickling runs anybody's code
+            found = self._decode_one_by_one(replies.items)
+        self.found = {**self.found, **found} if self.found else found
+
+    def _decode_one_by_one(self, items: Sequence[protocol.Item]) -> dict[object, Any]:
+        """The values that can be decoded; each that cannot is a miss, and counted."""
+        found: dict[object, Any] = {}
         undecodable: Counter[str] = Counter()
-        for key, flags, value in replies.items:
+        for key, flags, value in items:
             try:
-                found[labels[key]] = decode(serde, key, value, int(flags))
+                value = decode(self.options.serde, key, value, int(flags))
             except UndecodableValueError as error:
                 undecodable[str(error)] += 1
-        self._batches = self._batches[replies.answered :]
+            else:
+                found[self.labels[key]] = value
         for text, count in undecodable.items():
             self._undecodable(text, count)
+        return found
 
     def _undecodable(self, text: str, keys: int) -> None:
         self.failures.append(

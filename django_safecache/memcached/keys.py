@@ -14,36 +14,40 @@ _FORBIDDEN = bytes([*range(0x21), 0x7F])
 _FORBIDDEN_BUT_SEPARATOR = _FORBIDDEN.replace(_SEPARATOR, b"")
 
 
-def encode_keys(made: Sequence[str], *, prefix_bytes: int = 0) -> list[bytes] | None:
-    """The UTF-8 of each key, or None if memcached would not take one of them.
+def encode_keys(
+    keys: Sequence[object], *, prefix: str = "", spent_bytes: int = 0
+) -> list[bytes] | None:
+    """The UTF-8 of ``prefix + str(key)`` for each key, or None if memcached would not
+    take one of them.
 
-    memcached takes keys of at most 250 bytes, of which `prefix_bytes` are spent, with
-    no blanks and no control characters. `problem_of` tells what is wrong with a key.
+    memcached takes keys of at most 250 bytes, of which `spent_bytes` are spent already,
+    with no blanks and no control characters. `problem_of` tells what is wrong.
     """
-    if not made:
+    if not keys:
         return []
+    text = prefix + f"\n{prefix}".join(map(str, keys))
     try:
-        text = "\n".join(made).encode()
+        data = text.encode()
     except UnicodeEncodeError:
         return None
-    keys = text.split(_SEPARATOR)
+    encoded = data.split(_SEPARATOR)
     if (
-        len(keys) != len(made)
-        or len(text.translate(None, _FORBIDDEN_BUT_SEPARATOR)) != len(text)
-        or max(map(len, keys)) + prefix_bytes > MAX_KEY_BYTES
+        len(encoded) != len(keys)
+        or len(data.translate(None, _FORBIDDEN_BUT_SEPARATOR)) != len(data)
+        or max(map(len, encoded)) + spent_bytes > MAX_KEY_BYTES
     ):
         return None
-    return keys
+    return encoded
 
 
-def problem_of(made: str, *, prefix_bytes: int = 0) -> str | None:
+def problem_of(made: str, *, spent_bytes: int = 0) -> str | None:
     """Why memcached would not take the key; None if it would."""
     try:
         data = made.encode()
     except UnicodeEncodeError:
         return f"{made!r} has no UTF-8 encoding"
-    if len(data) + prefix_bytes > MAX_KEY_BYTES:
-        size = len(data) + prefix_bytes
+    if len(data) + spent_bytes > MAX_KEY_BYTES:
+        size = len(data) + spent_bytes
         return f"{made!r} has {size} bytes of UTF-8 (longer than {MAX_KEY_BYTES})"
     if data.translate(None, _FORBIDDEN) != data:
         return f"{made!r} contains blanks or control characters"

@@ -8,6 +8,7 @@ back as a hit of None.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from django_safecache.exceptions import UndecodableValueError
@@ -45,6 +46,7 @@ class PickleSerde:
         return pickle.dumps(value, self._pickle_version), PICKLE
 
     def deserialize(self, key: bytes, value: bytes, flags: int) -> Any:
+        """The object, for the flags of any version of pymemcache."""
         if flags == BYTES:
             return value
         if flags & TEXT:
@@ -54,6 +56,31 @@ class PickleSerde:
         if flags & PICKLE:
             return pickle.loads(value)  # noqa: S301 - the format of every Django cache
         return value
+
+
+_BY_FLAGS: dict[bytes, Callable[[bytes], Any]] = {
+    b"0": bytes,
+    b"1": pickle.loads,
+    b"2": int,
+    b"16": bytes.decode,
+}
+
+
+def decode_all(
+    serde: Serde,
+    labels: Mapping[bytes, Any],
+    items: Iterable[tuple[bytes, bytes, bytes]],
+) -> dict[Any, Any]:
+    """The objects of (key, flags, value) `items` by the label of their key.
+
+    Raises whatever decoding one of them raises: then take them one by one.
+    """
+    if type(serde) is PickleSerde:
+        return {labels[key]: _BY_FLAGS[flags](value) for key, flags, value in items}
+    deserialize = serde.deserialize
+    return {
+        labels[key]: deserialize(key, value, int(flags)) for key, flags, value in items
+    }
 
 
 def decode(serde: Serde, key: bytes, value: bytes, flags: int) -> Any:

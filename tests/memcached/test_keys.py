@@ -25,10 +25,15 @@ class TestEncodeKeys:
         if list(memcache_key_warnings(key)):
             assert problem_of(key) is not None
 
+    @given(st.lists(texts | st.integers()), st.sampled_from(["", ":1:", "é"]))
+    def test_the_prefix_goes_before_each_key(self, keys, prefix):
+        made = [prefix + str(key) for key in keys]
+        assert encode_keys(keys, prefix=prefix) == encode_keys(made)
+
     def test_bytes_count_not_characters(self):
         assert problem_of("é" * 125) is None
         assert "252 bytes" in problem_of("é" * 126)
 
-    def test_a_prefix_takes_its_bytes_from_the_key(self):
-        assert encode_keys(["k" * 250], prefix_bytes=1) is None
-        assert encode_keys(["k" * 249], prefix_bytes=1) == [b"k" * 249]
+    def test_spent_bytes_are_taken_from_the_key(self):
+        assert encode_keys(["k" * 250], spent_bytes=1) is None
+        assert encode_keys(["k" * 249], spent_bytes=1) == [b"k" * 249]
