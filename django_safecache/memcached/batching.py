@@ -19,6 +19,8 @@ def split_batches(
     A line has at most `max_bytes` bytes, CRLF included, and `max_keys` keys; but
     always one key, so a key longer than the limit stands alone on its line.
     """
+    if len(keys) == 1:
+        return [keys]
     ends = list(accumulate([len(key) + 1 for key in keys]))
     room = max_bytes - LINE_OVERHEAD
     batches: list[Sequence[bytes]] = []

@@ -33,6 +33,9 @@ class Connection:
         self._options = options
         self._client: Client | None = None
         self._sock: Any = None
+        self._tls = False
+        self._poller = select.poll()
+        self._polled = select.POLLIN
         self.opened = 0.0
         self.in_flight = False
         self.reused = False
@@ -52,6 +55,8 @@ class Connection:
                 continue
             self._client, self._sock = client, client.sock
             self._sock.setblocking(False)
+            self._tls = isinstance(self._sock, ssl.SSLSocket)
+            self._poller.register(self._sock.fileno(), select.POLLIN)
             self.opened = time.monotonic()
             return
         raise error or OSError(f"{self._address.name} has no address")
@@ -70,7 +75,7 @@ class Connection:
     def fileno(self) -> int:
         return int(self._sock.fileno())
 
-    def send(self, data: memoryview) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Bytes the kernel took; 0 when it takes none now. Raises `OSError`."""
         try:
             return int(self._sock.send(data))
@@ -95,7 +100,19 @@ class Connection:
         reported readable for bytes that TLS has already taken from it."""
         if len(received) == RECEIVE_SIZE:
             return True
-        return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        return self._tls and self._sock.pending() > 0
+
+    def wait(self, writing: bool, seconds: float) -> int:
+        """Wait until there is something to read, or room to write if `writing`.
+
+        Returns what poll(2) says, 0 after `seconds` of nothing.
+        """
+        wanted = select.POLLIN | select.POLLOUT if writing else select.POLLIN
+        if wanted != self._polled:
+            self._poller.modify(self._sock.fileno(), wanted)
+            self._polled = wanted
+        events = self._poller.poll(seconds * 1000)
+        return events[0][1] if events else 0
 
     def is_fresh(self, max_age: float) -> bool:
         """Whether an idle connection can be used again.
@@ -105,11 +122,7 @@ class Connection:
         """
         if self.closed or self.in_flight or time.monotonic() - self.opened > max_age:
             return False
-        if isinstance(self._sock, ssl.SSLSocket):
-            return True
-        poller = select.poll()
-        poller.register(self._sock.fileno(), select.POLLIN)
-        return not poller.poll(0)
+        return self._tls or not self.wait(writing=False, seconds=0)
 
     def close(self) -> None:
         """Close the socket. Never raises; closing twice is harmless."""

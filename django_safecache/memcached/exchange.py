@@ -56,14 +56,14 @@ class Exchange:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.ended = 0.0
+        self.expires = time.monotonic() + timeout
+        self.writing = True
         self._lines = lines
-        self._ends = list(accumulate(map(len, lines)))
         self._window = window
         self._timeout = timeout
         self._queued = 0
-        self._outgoing = memoryview(b"")
-        self.expires = time.monotonic() + timeout
-        self.writing = True
+        self._outgoing: bytes | memoryview = b""
+        self._ends: list[int] = []
         connection.in_flight = True
 
     def write(self) -> None:
@@ -75,7 +75,10 @@ class Exchange:
                     return
                 self.bytes_sent += sent
                 self.expires = time.monotonic() + self._timeout
-                self._outgoing = self._outgoing[sent:]
+                if sent < len(self._outgoing):
+                    self._outgoing = memoryview(self._outgoing)[sent:]
+                else:
+                    self._outgoing = b""
             self.writing = False
             self.phase = "receive"
         except TRANSPORT_ERRORS as error:
@@ -84,15 +87,27 @@ class Exchange:
 
     def _fill(self) -> bool:
         """Queue the next lines, joined: a packet for each would be slower, and
-        fills the server's buffers sooner. A line larger than the window goes alone."""
+        fills the server's buffers sooner."""
+        if self._queued == len(self._lines):
+            return False
+        if self._queued == 0:
+            request = b"".join(self._lines)
+            if len(request) <= self._window:
+                self._outgoing, self._queued = request, len(self._lines)
+                return True
+            self._ends = list(accumulate(map(len, self._lines)))
+        stop = self._window_end()
+        self._outgoing = b"".join(self._lines[self._queued : stop])
+        self._queued = stop
+        return len(self._outgoing) > 0
+
+    def _window_end(self) -> int:
+        """How many lines the window allows to be queued by now. A line that is larger
+        than the window goes alone."""
         answered = self.replies.answered
         base = self._ends[answered - 1] if answered else 0
         stop = bisect_right(self._ends, base + self._window, self._queued)
-        if self._queued == answered:
-            stop = max(stop, min(answered + 1, len(self._lines)))
-        self._outgoing = memoryview(b"".join(self._lines[self._queued : stop]))
-        self._queued = max(stop, self._queued)
-        return len(self._outgoing) > 0
+        return max(stop, answered + 1) if self._queued == answered else stop
 
     def _hear_last_words(self) -> None:
         """Before it closes, a server may have said why: worth more than EPIPE."""
@@ -153,6 +168,23 @@ def converse(exchanges: Sequence[Exchange], deadline: float) -> None:
     with `DeadlineError` at the monotonic time `deadline`. Raises nothing itself;
     what interrupts it leaves connections marked in flight.
     """
+    if len(exchanges) == 1:
+        _converse_alone(exchanges[0], deadline)
+    else:
+        _converse_together(exchanges, deadline)
+
+
+def _converse_alone(exchange: Exchange, deadline: float) -> None:
+    """The most common case, for which the connection's own poller is enough."""
+    wait = exchange.connection.wait
+    while not exchange.done:
+        left = min(exchange.expires, deadline) - time.monotonic()
+        _serve(exchange, wait(exchange.writing, max(left, 0.0)))
+        if left <= 0:
+            _expire(exchange, deadline)
+
+
+def _converse_together(exchanges: Sequence[Exchange], deadline: float) -> None:
     poller = select.poll()
     active: dict[int, Exchange] = {}
     for exchange in exchanges:
@@ -161,33 +193,37 @@ def converse(exchanges: Sequence[Exchange], deadline: float) -> None:
             active[fd] = exchange
             poller.register(fd, _events(exchange))
     while active:
-        now = time.monotonic()
         until = min(deadline, *[each.expires for each in active.values()])
-        for fd, event in poller.poll(max(0.0, until - now) * 1000 + 1):
+        left = max(until - time.monotonic(), 0.0)
+        for fd, event in poller.poll(left * 1000):
             exchange = active[fd]
             was_writing = exchange.writing
-            if event & ~select.POLLOUT:
-                exchange.read()
-            if event & select.POLLOUT and not exchange.done:
-                exchange.write()
-            if exchange.writing is not was_writing and not exchange.done:
+            _serve(exchange, event)
+            if exchange.writing is not was_writing:
                 poller.modify(fd, _events(exchange))
-        _expire(active, deadline)
-        for fd in [fd for fd, each in active.items() if each.done]:
-            poller.unregister(fd)
-            del active[fd]
+        for fd, exchange in list(active.items()):
+            _expire(exchange, deadline)
+            if exchange.done:
+                poller.unregister(fd)
+                del active[fd]
+
+
+def _serve(exchange: Exchange, event: int) -> None:
+    if event & ~select.POLLOUT:
+        exchange.read()
+    if event & select.POLLOUT and not exchange.done:
+        exchange.write()
 
 
 def _events(exchange: Exchange) -> int:
     return select.POLLIN | select.POLLOUT if exchange.writing else select.POLLIN
 
 
-def _expire(active: dict[int, Exchange], deadline: float) -> None:
+def _expire(exchange: Exchange, deadline: float) -> None:
     now = time.monotonic()
-    for exchange in active.values():
-        if exchange.done:
-            continue
-        if now >= deadline:
-            exchange.fail(DeadlineError("the call's deadline passed"))
-        elif now >= exchange.expires:
-            exchange.fail(TimeoutError("timed out"))
+    if exchange.done:
+        return
+    if now >= deadline:
+        exchange.fail(DeadlineError("the call's deadline passed"))
+    elif now >= exchange.expires:
+        exchange.fail(TimeoutError("timed out"))
