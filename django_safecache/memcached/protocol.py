@@ -78,10 +78,7 @@ class GetReplies:
         self._wanted = 0
         self.items: list[Item] = []
         self.answered = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.answered == len(self._batches)
+        self.complete = not batches
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes from the server, any number of them."""
@@ -92,11 +89,13 @@ class GetReplies:
             if self._held < self._wanted:
                 return
             data = b"".join(self._chunks)
-        rest = data[self._parse(data) :]
-        if rest and self.complete:
+        understood = self._parse(data)
+        self._held = len(data) - understood
+        if not self._held:
+            return
+        if self.complete:
             raise ProtocolError("bytes after the last reply")
-        self._chunks = [rest]
-        self._held = len(rest)
+        self._chunks = [data[understood:]]
 
     def _parse(self, data: bytes) -> int:
         """Understand as much of `data` as is whole; return how many bytes that is.
@@ -154,6 +153,7 @@ class GetReplies:
     def _end_of_line(self, line: bytes) -> None:
         if line == b"END" and not self.complete:
             self.answered += 1
+            self.complete = self.answered == len(self._batches)
             self._batch = () if self.complete else self._batches[self.answered]
             return
         raise _not_understood(line)
