@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import operator
-import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.core.cache.backends.base import (
-    DEFAULT_TIMEOUT,
-    BaseCache,
-    InvalidCacheKey,
-    default_key_func,
-    memcache_key_warnings,
-)
+from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.functional import cached_property
 
+from django_safecache.clusters import UNNAMED, alias_of, cluster_of
 from django_safecache.exceptions import ServerUnavailableError
+from django_safecache.key_making import KeyMakingCache
 from django_safecache.loaders import Loader, load
-from django_safecache.memcached.cluster import Cluster, Statuses, Values
-from django_safecache.memcached.keys import encode_keys, problem_of
+from django_safecache.memcached.cluster import Statuses, Values
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, Outcome, observers
-from django_safecache.memcached.placement import Address, parse_address
 
-RELATIVE_LIMIT = 60 * 60 * 24 * 30
-"""Seconds up to which memcached takes an exptime as relative; above, as a date."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class ManyResult:
     failures: tuple[Failure, ...]
 
 
-class SafeCache(BaseCache):
+class SafeCache(KeyMakingCache):
     """Drop-in for Django's `PyMemcacheCache`: same placement, keys and formats.
 
     No transport failure reaches the caller, but for `incr` and `decr`, which have no
@@ -56,71 +47,16 @@ class SafeCache(BaseCache):
     """
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
-        super().__init__(params)
-        self.alias = _alias_of(server, params)
+        alias = alias_of(server, params)
         try:
-            self._options = Options.parse(params.get("OPTIONS") or {})
-            addresses = _parse_location(server)
+            options = Options.parse(params.get("OPTIONS") or {})
+            self._cluster = cluster_of(alias, server, options)
         except (ValueError, TypeError) as error:
-            raise ImproperlyConfigured(f"CACHES[{self.alias!r}]: {error}") from error
-        self._cluster = Cluster(self.alias, addresses, self._options, observers)
-
-    # Keys and timeouts.
-
-    def validate_key(self, key: str) -> None:
-        """Raise `InvalidCacheKey` for what Django or memcached does not take."""
-        for warning in memcache_key_warnings(key):
-            raise InvalidCacheKey(warning)
-        problem = problem_of(key, spent_bytes=len(self._options.key_prefix))
-        if problem is None and not self._options.allow_unicode_keys:
-            problem = None if key.isascii() else f"{key!r} is not ASCII"
-        if problem is not None:
-            raise InvalidCacheKey(f"Cache key will not work with memcached: {problem}")
-
-    def get_backend_timeout(self, timeout: Any = DEFAULT_TIMEOUT) -> int:
-        """The exptime for Django's `timeout` in seconds: 0 never, -1 at once."""
-        if timeout == DEFAULT_TIMEOUT:
-            timeout = self.default_timeout
-        if timeout is None:
-            return 0
-        if int(timeout) == 0:
-            return -1
-        if timeout > RELATIVE_LIMIT:
-            timeout += int(time.time())
-        return int(timeout)
-
-    def _made(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """What the caller calls each key, by made key; raises `InvalidCacheKey`.
-
-        As with Django's own, of two keys with one made key (1 and "1") the last
-        stays.
-        """
-        keys = list(keys)
-        spent = len(self._options.key_prefix)
-        if self._makes_keys_itself:
-            made = [str(self.make_key(key, version)) for key in keys]
-            for each in made:
-                self.validate_key(each)
-            encoded = encode_keys(made, spent_bytes=spent)
-        else:
-            version = self.version if version is None else version
-            prefix = f"{self.key_prefix}:{version}:"
-            encoded = encode_keys(keys, prefix=prefix, spent_bytes=spent)
-        if encoded is None:
-            for key in keys:
-                self.make_and_validate_key(key, version)
-            raise InvalidCacheKey("memcached takes no such key")
-        return dict(zip(encoded, keys, strict=True))
-
-    @cached_property
-    def _makes_keys_itself(self) -> bool:
-        """Whether keys are made or checked in a way that takes them one by one."""
-        return (
-            self.key_func is not default_key_func
-            or type(self).make_key is not BaseCache.make_key
-            or type(self).validate_key is not SafeCache.validate_key
-            or not self._options.allow_unicode_keys
-        )
+            raise ImproperlyConfigured(
+                f"CACHES[{alias or UNNAMED!r}]: {error}"
+            ) from error
+        super().__init__(params, options)
+        self.alias = self._cluster.alias
 
     # Reading.
 
@@ -411,25 +347,6 @@ class SafeCache(BaseCache):
         await _in_a_thread(self.delete_many)(keys, version)
 
 
-def _in_a_thread(function: Any) -> Any:
+def _in_a_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """`function`, run in any thread: not in the one that Django keeps for the ORM."""
     return sync_to_async(function, thread_sensitive=False)
-
-
-def _alias_of(server: Any, params: Mapping[str, Any]) -> str:
-    """The name in CACHES with this configuration: Django does not tell a backend."""
-    given = {"LOCATION": server, **params}
-    for alias, config in settings.CACHES.items():
-        rest = {name: value for name, value in config.items() if name != "BACKEND"}
-        if {"LOCATION": "", **rest} == given:
-            return str(alias)
-    return "unnamed"
-
-
-def _parse_location(location: Any) -> list[Address]:
-    """The servers of a LOCATION: a string of them, split at ``;`` and ``,``, or a
-    list. `ValueError` for none."""
-    entries = re.split("[;,]", location) if isinstance(location, str) else location
-    entries = [entry for entry in entries or () if entry and str(entry).strip()]
-    if not entries:
-        raise ValueError("LOCATION names no server; expected 'host:port' or a list")
-    return [parse_address(entry) for entry in entries]

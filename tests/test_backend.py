@@ -499,6 +499,40 @@ class TestAsync:
 
 
 class TestThreads:
+    def test_all_threads_share_the_connections_of_a_cache(self, local, settings):
+        """Django makes a backend for each thread; the server sees one client."""
+        settings.CACHES = {
+            "default": {
+                "BACKEND": "django_safecache.backend.SafeCache",
+                "LOCATION": local.address,
+            }
+        }
+        backends = []
+
+        def work():
+            caches["default"].set("key", 1)
+            backends.append(caches["default"])
+
+        for _ in range(5):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert len({id(backend) for backend in backends}) == 5
+        assert local.connections_accepted == 1
+
+    def test_changed_settings_are_another_cache(self, local, settings):
+        """Options and servers of one test do not live on in the next."""
+        config = {
+            "BACKEND": "django_safecache.backend.SafeCache",
+            "LOCATION": local.address,
+        }
+        settings.CACHES = {"default": config}
+        caches["default"].set("key", 1)
+        settings.CACHES = {"default": {**config, "OPTIONS": {"key_prefix": "x"}}}
+        assert caches["default"].get("key") is None
+        assert local.connections_accepted == 2
+        assert local.connections_open == 1
+
     def test_threads_never_read_each_others_answers(self, cache):
         """Twenty threads on one cache, each with keys of its own."""
         wrong = []

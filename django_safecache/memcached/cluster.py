@@ -57,7 +57,7 @@ class Cluster:
         options: Options,
         observer: Observer,
     ) -> None:
-        self._alias = alias
+        self.alias = alias
         self._options = options
         self._observer = observer
         # Each server once, in the order given.
@@ -190,7 +190,7 @@ class Cluster:
             self._round(asking, deadline)
             asking = [job for job in asking if job.wants_a_round()]
         for job in jobs:
-            self._observer.observe(job.outcome(self._alias, started))
+            self._observer.observe(job.outcome(self.alias, started))
 
     def _round(self, jobs: Sequence[Job], deadline: float) -> None:
         try:

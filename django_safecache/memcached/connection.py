@@ -124,6 +124,10 @@ class Connection:
             return False
         return self._tls or not self.wait(writing=False, seconds=0)
 
+    def __del__(self) -> None:
+        # One that an interrupted call dropped, or that was its parent's before a fork.
+        self.close()
+
     def close(self) -> None:
         """Close the socket. Never raises; closing twice is harmless."""
         self.closed = True

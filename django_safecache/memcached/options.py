@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
 from pymemcache.client.base import KeepaliveOpts
 
-from django_safecache.memcached.serde import PickleSerde, Serde
+from django_safecache.memcached.serde import DEFAULT_SERDE, Serde
 
 OBSOLETE = {
     "default_noreply": "every command is acknowledged",
@@ -57,7 +57,7 @@ class Options:
     max_connection_age: float = 600
     loader_chunk_size: int = 500
     raise_on_unavailable: tuple[str, ...] = ()
-    serde: Serde = field(default_factory=PickleSerde)
+    serde: Serde = DEFAULT_SERDE
     no_delay: bool = True
     socket_keepalive: KeepaliveOpts | None = None
     socket_module: ModuleType | None = None

@@ -58,6 +58,8 @@ class PickleSerde:
         return value
 
 
+DEFAULT_SERDE = PickleSerde()
+
 _BY_FLAGS: dict[bytes, Callable[[bytes], Any]] = {
     b"0": bytes,
     b"1": pickle.loads,

@@ -1,0 +1,71 @@
+"""Where the parts meet: what is connected when Django has loaded the app."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.utils.encoding import force_bytes
+from django.utils.translation import gettext_lazy as _
+
+from django_safecache.conf import Settings, get_settings
+from django_safecache.memcached.outcomes import observers
+from django_safecache.recording.accounts import account_reader
+from django_safecache.recording.key_groups import first_match
+from django_safecache.recording.log_handler import DigestHandler
+from django_safecache.recording.recorder import Recorder
+
+if TYPE_CHECKING:
+    from django_safecache.ingest import Ingest
+
+
+class SafeCacheConfig(AppConfig):
+    name = "django_safecache"
+    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name = _("Safe cache")
+
+    ingest: ClassVar[Ingest | None] = None
+    """Stores the counts of this process; None before the app is ready."""
+
+    def ready(self) -> None:
+        """Connect once: a test that overrides INSTALLED_APPS makes this run again.
+
+        Raises ImproperlyConfigured for a ``SAFECACHE`` that is wrong.
+        """
+        from django_safecache import checks  # noqa: F401
+
+        if SafeCacheConfig.ingest is None:
+            SafeCacheConfig.ingest = _connect(get_settings())
+
+
+def _connect(conf: Settings) -> Ingest:
+    from django_safecache.ingest import Ingest
+
+    recorder = Recorder(
+        key_group=first_match(conf.key_groups),
+        account=account_reader(
+            contextvar=conf.account_contextvar,
+            read=conf.account,
+            storage=conf.store_accounts,
+            key=_account_key,
+        ),
+        fingerprint=conf.fingerprint,
+    )
+    ingest = Ingest(
+        recorder,
+        mode=conf.flush,
+        interval=conf.flush_interval,
+        database=conf.database,
+        zone=conf.digest.zone,
+    )
+    if conf.flush != "off":
+        ingest.connect()
+        observers.connect(recorder)
+        DigestHandler.recorder = recorder
+    return ingest
+
+
+def _account_key() -> bytes:
+    # Prefixed, so that these HMACs are of no use where the key signs something else.
+    return b"django_safecache.account:" + force_bytes(settings.SECRET_KEY)

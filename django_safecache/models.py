@@ -1,0 +1,362 @@
+"""The tables of the counts, the problems and the digest mail.
+
+Written by `storage`, read by `reports`. Two rules hold for all of them:
+
+- A process (a *writer*) owns its rows and stores absolute totals, so that storing
+  the same totals twice changes nothing; `writer` is empty in rows rolled up.
+- A unique key stays under 3072 bytes when each character takes four, the limit of
+  InnoDB. Longer values are shortened by `recording.fingerprints.shortened`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_safecache.memcached.outcomes import FAILURE_KINDS
+from django_safecache.recording import histogram
+
+ALIAS_LENGTH = 64
+SERVER_LENGTH = 255
+KEY_GROUP_LENGTH = 120
+WRITER_LENGTH = 64
+HOST_LENGTH = 255
+FACET_LENGTH = 200
+
+
+class Resolution(models.IntegerChoices):
+    """Length of a bucket in minutes."""
+
+    FIVE_MINUTES = 5, _("5 minutes")
+    HOUR = 60, _("hour")
+    DAY = 1440, _("day")
+
+    @property
+    def length(self) -> timedelta:
+        return timedelta(minutes=self.value)
+
+
+def _count() -> models.PositiveBigIntegerField[int, int]:
+    # 64 bits: bytes of a day pass 2^31 easily, and so do the failures of a storm.
+    return models.PositiveBigIntegerField(default=0)
+
+
+class CacheDigest(models.Model):
+    """The counts of one alias, server and key group over one bucket.
+
+    `server` is empty for what loaders did: there `calls` and the durations are the
+    loaders' own, not a server's. One column for each of `FAILURE_KINDS` and of
+    `histogram.COLUMNS` is added below.
+    """
+
+    resolution = models.PositiveSmallIntegerField(choices=Resolution.choices)
+    bucket = models.DateTimeField(help_text=_("Start of the period."))
+    alias = models.CharField(max_length=ALIAS_LENGTH)
+    server = models.CharField(max_length=SERVER_LENGTH, blank=True)
+    key_group = models.CharField(max_length=KEY_GROUP_LENGTH, blank=True)
+    writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
+
+    calls = _count()
+    lines = _count()
+    hits = _count()
+    misses = _count()
+    unavailable = _count()
+    loaded = _count()
+    stores = _count()
+    deletes = _count()
+    retries = _count()
+    splits = _count()
+    bytes_sent = _count()
+    bytes_received = _count()
+    duration_sum = models.FloatField(default=0.0, help_text=_("Seconds."))
+    duration_max = models.FloatField(default=0.0, help_text=_("Seconds."))
+
+    class Meta:
+        verbose_name = _("cache digest")
+        verbose_name_plural = _("cache digests")
+        constraints = [
+            # The upsert needs it. Resolution and bucket come first because every
+            # query and every prune is for a period of one resolution: no further
+            # index is needed.
+            models.UniqueConstraint(
+                fields=[
+                    "resolution",
+                    "bucket",
+                    "alias",
+                    "server",
+                    "key_group",
+                    "writer",
+                ],
+                name="safecache_digest_cell",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.alias} {self.server} {self.key_group} {self.bucket:%Y-%m-%d %H:%M}"
+        )
+
+
+# From the vocabulary, so that a change of it cannot be forgotten here: makemigrations
+# sees it.
+for _name in (*FAILURE_KINDS, *histogram.COLUMNS):
+    CacheDigest.add_to_class(_name, _count())
+
+
+class ProblemState(models.TextChoices):
+    OPEN = "open", _("open")
+    RESOLVED = "resolved", _("resolved")
+    REGRESSED = "regressed", _("regressed")
+    MUTED = "muted", _("muted")
+
+
+class Problem(models.Model):
+    """One cause of failures or exceptions, however often and wherever it occurs.
+
+    `kind` is one of `FAILURE_KINDS`, or ``application`` for an exception of the
+    site's own. `message` is scrubbed, and still not to be trusted as markup.
+    """
+
+    fingerprint = models.CharField(max_length=64)
+    algorithm = models.PositiveSmallIntegerField(
+        default=1, help_text=_("Version of the rules the fingerprint was made by.")
+    )
+    kind = models.CharField(max_length=32)
+    exception = models.CharField(max_length=200, blank=True)
+    errno = models.IntegerField(null=True, blank=True)
+    message = models.CharField(max_length=500, blank=True)
+    state = models.CharField(
+        max_length=16, choices=ProblemState.choices, default=ProblemState.OPEN
+    )
+    first_seen = models.DateTimeField()
+    last_seen = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True, blank=True)
+    muted_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("problem")
+        verbose_name_plural = _("problems")
+        constraints = [
+            # Writers find a problem, and agree on its row, by the fingerprint.
+            models.UniqueConstraint(
+                fields=["fingerprint"], name="safecache_problem_fingerprint"
+            )
+        ]
+        indexes = [
+            # The list of problems, latest first, and the prune of forgotten ones.
+            models.Index(fields=["last_seen"], name="safecache_problem_last_seen")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.exception} {self.message}".strip()
+
+
+class ProblemCount(models.Model):
+    """Occurrences of a problem in one bucket, as one writer saw them."""
+
+    problem = models.ForeignKey(
+        Problem, on_delete=models.CASCADE, related_name="counts"
+    )
+    resolution = models.PositiveSmallIntegerField(choices=Resolution.choices)
+    bucket = models.DateTimeField(help_text=_("Start of the period."))
+    alias = models.CharField(max_length=ALIAS_LENGTH, blank=True)
+    server = models.CharField(max_length=SERVER_LENGTH, blank=True)
+    writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
+    host = models.CharField(max_length=HOST_LENGTH, blank=True)
+    count = _count()
+
+    class Meta:
+        verbose_name = _("problem count")
+        verbose_name_plural = _("problem counts")
+        constraints = [
+            # The upsert needs it; resolution and bucket first, as in CacheDigest. The
+            # history of one problem goes through the foreign key's own index.
+            models.UniqueConstraint(
+                fields=[
+                    "resolution",
+                    "bucket",
+                    "problem",
+                    "alias",
+                    "server",
+                    "writer",
+                ],
+                name="safecache_problem_count_cell",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.problem_id}"
+
+
+class Facet(models.TextChoices):
+    ACCOUNT = "account", _("account")
+    CALL_SITE = "call_site", _("call site")
+    KEY_GROUP = "key_group", _("key group")
+    RELEASE = "release", _("release")
+
+
+class ProblemFacet(models.Model):
+    """A value that a problem was seen with on one day.
+
+    There is no count on purpose: in a storm call sites are taken of the first
+    occurrences only, and a count of those would lie. That a row exists is true
+    whoever stores it, and storing it again changes nothing.
+    """
+
+    problem = models.ForeignKey(
+        Problem, on_delete=models.CASCADE, related_name="facets"
+    )
+    day = models.DateField(help_text=_("Day in the time zone of the digest."))
+    facet = models.CharField(max_length=16, choices=Facet.choices)
+    value = models.CharField(max_length=FACET_LENGTH)
+
+    class Meta:
+        verbose_name = _("problem facet")
+        verbose_name_plural = _("problem facets")
+        constraints = [
+            # Makes storing a value again harmless, and counts the distinct values of
+            # a problem's facet from the index alone.
+            models.UniqueConstraint(
+                fields=["problem", "facet", "day", "value"],
+                name="safecache_problem_facet_value",
+            )
+        ]
+        indexes = [
+            # The prune of old days; the unique key starts with the problem.
+            models.Index(fields=["day"], name="safecache_problem_facet_day")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.facet} {self.value}"
+
+
+class ProblemSample(models.Model):
+    """A scrubbed traceback of a problem, in one of a few slots."""
+
+    problem = models.ForeignKey(
+        Problem, on_delete=models.CASCADE, related_name="samples"
+    )
+    slot = models.PositiveSmallIntegerField()
+    taken_at = models.DateTimeField()
+    traceback = models.TextField()
+
+    class Meta:
+        verbose_name = _("problem sample")
+        verbose_name_plural = _("problem samples")
+        constraints = [
+            # The slot is what bounds the samples of a problem, whoever stores them.
+            models.UniqueConstraint(
+                fields=["problem", "slot"], name="safecache_problem_sample_slot"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"sample {self.slot} of {self.problem_id}"
+
+
+class Writer(models.Model):
+    """A process that reports, and how well it gets on with that."""
+
+    name = models.CharField(max_length=WRITER_LENGTH)
+    host = models.CharField(max_length=HOST_LENGTH)
+    pid = models.PositiveBigIntegerField()
+    started = models.DateTimeField()
+    last_flush = models.DateTimeField()
+    ended = models.DateTimeField(
+        null=True, blank=True, help_text=_("Empty until the process ended orderly.")
+    )
+    dropped = models.PositiveBigIntegerField(
+        default=0, help_text=_("Details not kept because there were too many.")
+    )
+    flush_errors = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("writer")
+        verbose_name_plural = _("writers")
+        constraints = [
+            # The upsert of a flush needs it.
+            models.UniqueConstraint(fields=["name"], name="safecache_writer_name")
+        ]
+        indexes = [
+            # Who reported lately, who reported in a period, and the prune.
+            models.Index(fields=["last_flush"], name="safecache_writer_last_flush")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class MailStatus(models.TextChoices):
+    PENDING = "pending", _("pending")
+    CLAIMED = "claimed", _("claimed")
+    SENT = "sent", _("sent")
+    EMPTY = "empty", _("empty, not sent")
+    FAILED = "failed", _("failed")
+
+
+class DigestMail(models.Model):
+    """The mail of one closed day. Whoever changes it to claimed sends it."""
+
+    day = models.DateField()
+    time_zone = models.CharField(max_length=64)
+    status = models.CharField(
+        max_length=16, choices=MailStatus.choices, default=MailStatus.PENDING
+    )
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    claimed_by = models.CharField(max_length=WRITER_LENGTH, blank=True)
+    subject = models.CharField(max_length=255, blank=True)
+    text = models.TextField(blank=True)
+    html = models.TextField(blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("digest mail")
+        verbose_name_plural = _("digest mails")
+        constraints = [
+            # One mail a day whatever hosts run the command: the row is inserted with
+            # conflicts ignored, then claimed by one conditional update.
+            models.UniqueConstraint(fields=["day"], name="safecache_mail_day")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.status}"
+
+
+class DigestDelivery(models.Model):
+    """One recipient of a digest mail, and what came of sending it there."""
+
+    mail = models.ForeignKey(
+        DigestMail, on_delete=models.CASCADE, related_name="deliveries"
+    )
+    recipient = models.CharField(max_length=320)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name = _("digest delivery")
+        verbose_name_plural = _("digest deliveries")
+        constraints = [
+            # A mail goes to a recipient once.
+            models.UniqueConstraint(
+                fields=["mail", "recipient"], name="safecache_delivery_recipient"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.recipient
+
+
+class Dashboard(models.Model):
+    """No table: gives the dashboard its place in the admin and its permission."""
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [("view_dashboard", _("Can view the cache dashboard"))]
+        verbose_name = _("cache dashboard")
+        verbose_name_plural = _("cache dashboard")
+
+    def __str__(self) -> str:
+        return "dashboard"

@@ -1,0 +1,159 @@
+"""What makes two failures the same problem, and what of their text may be kept.
+
+Of 7,200 errors with 6 causes these rules make 6 groups: replace the key that the cache
+was called with, then hosts and every run of digits, and keep the errno apart. Where it
+happened (call site, account, server) is not part of a cause, nor are line numbers,
+which would make every problem new with the next release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+ALGORITHM = 1
+"""To be raised with every change of the rules, because it changes fingerprints."""
+
+MESSAGE_LENGTH = 500
+EXCEPTION_LENGTH = 200
+# What is behind this is not looked at: the text may be a server's, and endless.
+TEXT_LENGTH = 2000
+
+# The quantifiers are bounded, so that no text makes a pattern take quadratic time.
+_URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+")
+_SECRET = re.compile(
+    r"""(?ix) \b ([\w-]{0,40}
+    (?:password|passwd|pwd|secret|token|api[_-]?key|authorization|cookie|credential)
+    \w{0,10}) (["']?\s{0,3}[:=]\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
+    (?:"[^"]*"|'[^']*'|\S+)"""
+)
+_EMAIL = re.compile(r"""[^\s@<>"'(]{1,64}@[^\s@<>"')]{1,255}""")
+_HOST = re.compile(
+    r"""(?x)
+    \[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?                        # [::1]:11211
+    | (?<![\w:]) (?:[0-9A-Fa-f]{0,4}:){2,7} [0-9A-Fa-f]{0,4} (?![\w:])  # ::1
+    | \b \d{1,3} (?:\.\d{1,3}){3} (?::\d{1,5})? \b              # 10.0.0.1:11211
+    | \b [A-Za-z0-9][\w-]{0,62} (?:\.[\w-]{1,63}){0,10} :\d{2,5} \b     # cache-1:11211
+    """
+)
+_HEX = re.compile(
+    r"\b0x[0-9A-Fa-f]+\b"
+    r"|\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"
+    r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{8,}\b"
+)
+_DIGITS = re.compile(r"\d+")
+_QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'([^']*)'|"([^"]*)")(?!\w)""")
+_NAME = re.compile(r"[^\W\d][\w.]{0,80}")
+# Before and after these words a quoted name is one of the code, not of the data.
+_NAMING = re.compile(
+    r"\b(?:attribute|argument|keyword|named?|module|method|function|field|column"
+    r"|table|relation|constraint|index|database|type)\s*$",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(r"\s*(?:object|instance|module|class)\b")
+_LONG = re.compile(r"\S{65,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One problem as it is told apart from others. `message` is scrubbed."""
+
+    fingerprint: str
+    kind: str
+    exception: str
+    errno: int | None
+    message: str
+    algorithm: int = ALGORITHM
+
+    def regrouped(self, name: str) -> Cause:
+        """The same cause under a fingerprint of the site's own choice."""
+        return replace(self, fingerprint=_digest("custom", name))
+
+
+def cause_of(
+    kind: str,
+    exception: str,
+    errno: int | None,
+    text: str,
+    *,
+    keys: Iterable[object] = (),
+    server: str = "",
+) -> Cause:
+    """The cause behind a failure that was told as `text`.
+
+    `keys` are those the cache was called with, `server` is the one it asked.
+    """
+    # The operating system's own words hold no key, but a key may be one of them.
+    message = scrubbed(text, keys=() if errno is not None else keys, server=server)
+    exception = shortened(exception, EXCEPTION_LENGTH)
+    fingerprint = _digest(str(ALGORITHM), kind, exception, str(errno), message)
+    return Cause(fingerprint, kind, exception, errno, message)
+
+
+def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str:
+    """The first line of `text` without keys, values, secrets, hosts and numbers.
+
+    Cannot know an unquoted value from a word; does not remove those.
+    """
+    text = text[:TEXT_LENGTH].strip().partition("\n")[0]
+    text = clean(_without_keys(text, keys))
+    if server:
+        text = text.replace(server, "<host>")
+    text = _SECRET.sub(r"\1\2<secret>", text)
+    text = _URL.sub(r"\1://<url>", text)
+    text = _EMAIL.sub("<email>", text)
+    text = _QUOTED.sub(_unquoted, text)
+    text = _HOST.sub("<host>", text)
+    text = _HEX.sub("<n>", text)
+    text = _DIGITS.sub("<n>", text)
+    return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
+
+
+def clean(text: str) -> str:
+    """`text` without control, format and surrogate characters, spaces collapsed.
+
+    They break databases (NUL, surrogates) or deceive readers (bidi, escapes).
+    """
+    printable = "".join(
+        " " if unicodedata.category(character)[0] in "CZ" else character
+        for character in text
+    )
+    return " ".join(printable.split())
+
+
+def shortened(text: str, length: int) -> str:
+    """`text` made fit for a column, such that different texts stay different.
+
+    What is too long or not clean ends in a hash of the whole.
+    """
+    fit = clean(text)
+    if fit == text and len(text) <= length:
+        return text
+    suffix = "~" + _digest(text)[:16]
+    return fit[: length - len(suffix)] + suffix
+
+
+def _without_keys(text: str, keys: Iterable[object]) -> str:
+    # Also the keys themselves as the server saw them, ``:1:key``, because the
+    # prefix and version are behind other characters than letters or digits.
+    present = {key for key in map(str, keys) if key and key in text}
+    for key in sorted(present, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", "<key>", text)
+    return text
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    inner = match[1] if match[1] is not None else match[2]
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    named = _NAMING.search(before[-40:]) or _NAMED.match(after)
+    if inner == "<key>" or (named and _NAME.fullmatch(inner)):
+        return match[0]
+    return "<text>"
+
+
+def _digest(*parts: str) -> str:
+    joined = "\0".join(parts).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(joined).hexdigest()[:32]

@@ -1,0 +1,150 @@
+"""How often each problem occurred in a bucket, where, and with which facets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+
+from django_safecache.recording.fingerprints import Cause, cause_of
+
+OTHER = "<other>"
+"""Stands for what had no room of its own."""
+
+# In a storm the first occurrences say what there is to say; the rest is counted.
+DETAILED_OCCURRENCES = 50
+# One problem on a thousand accounts needs no thousand-and-first to be believed, and
+# must leave room for the facets of other problems.
+MAX_FACETS_OF_PROBLEM = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OccurrenceTotals:
+    """Occurrences of a problem at one server, absolute for the bucket."""
+
+    bucket: datetime
+    fingerprint: str
+    alias: str
+    server: str
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """A value that a problem occurred with in a bucket."""
+
+    bucket: datetime
+    fingerprint: str
+    facet: str
+    value: str
+
+
+class Place:
+    """Where a problem occurred: how often, first and last when."""
+
+    __slots__ = ("count", "first_seen", "last_seen")
+
+    def __init__(self, now: float) -> None:
+        self.count = 0
+        self.first_seen = now
+        self.last_seen = now
+
+
+class ProblemTally:
+    """One problem in one bucket."""
+
+    def __init__(self, cause: Cause) -> None:
+        self.cause = cause
+        self.count = 0
+        self.places: dict[tuple[str, str], Place] = {}
+        self.facets: dict[tuple[str, str], bool] = {}
+        """Facet and value, and whether they have been stored."""
+
+
+class Occurrences:
+    """The problems of one bucket. Not thread-safe: the recorder's lock is around it.
+
+    At most `max_places` pairs of problem and server are told apart; what comes after
+    is counted at the server ``<other>``, and new problems as one a kind. At most
+    `max_facets` values are kept.
+    """
+
+    def __init__(self, max_places: int, max_facets: int) -> None:
+        self._max_places = max_places
+        self._max_facets = max_facets
+        self._problems: dict[str, ProblemTally] = {}
+        self.places = 0
+        self.facets = 0
+
+    def add(self, cause: Cause, alias: str, server: str, now: float) -> ProblemTally:
+        """Count one occurrence, and return the tally it went to."""
+        tally = self._problems.get(cause.fingerprint)
+        place = tally.places.get((alias, server)) if tally else None
+        if tally is None or place is None:
+            if self.places >= self._max_places:
+                server = OTHER
+                cause = tally.cause if tally else _other(cause.kind)
+            tally = self._problems.setdefault(cause.fingerprint, ProblemTally(cause))
+            place = self._place(tally, alias, server, now)
+        tally.count += 1
+        place.count += 1
+        place.first_seen = min(place.first_seen, now)
+        place.last_seen = max(place.last_seen, now)
+        return tally
+
+    def _place(self, tally: ProblemTally, alias: str, server: str, now: float) -> Place:
+        place = tally.places.get((alias, server))
+        if place is None:
+            place = tally.places[alias, server] = Place(now)
+            self.places += 1
+        return place
+
+    def add_facet(self, tally: ProblemTally, facet: str, value: str) -> bool:
+        """Keep a value that `tally` occurred with; False if there is no room."""
+        if not value or (facet, value) in tally.facets:
+            return True
+        if (
+            self.facets >= self._max_facets
+            or len(tally.facets) >= MAX_FACETS_OF_PROBLEM
+        ):
+            return False
+        tally.facets[facet, value] = False
+        self.facets += 1
+        return True
+
+    def causes(self) -> Iterator[Cause]:
+        for tally in self._problems.values():
+            yield tally.cause
+
+    def totals(self, bucket: datetime) -> Iterator[OccurrenceTotals]:
+        for fingerprint, tally in self._problems.items():
+            for (alias, server), place in tally.places.items():
+                yield OccurrenceTotals(
+                    bucket=bucket,
+                    fingerprint=fingerprint,
+                    alias=alias,
+                    server=server,
+                    count=place.count,
+                    first_seen=datetime.fromtimestamp(place.first_seen, timezone.utc),
+                    last_seen=datetime.fromtimestamp(place.last_seen, timezone.utc),
+                )
+
+    def unstored_facets(self, bucket: datetime) -> Iterator[FacetValue]:
+        for fingerprint, tally in self._problems.items():
+            for (facet, value), stored in tally.facets.items():
+                if not stored:
+                    yield FacetValue(bucket, fingerprint, facet, value)
+
+    def facet_stored(self, stored: FacetValue) -> None:
+        """Do not yield `stored` again."""
+        tally = self._problems.get(stored.fingerprint)
+        if tally is not None:
+            tally.facets[stored.facet, stored.value] = True
+
+
+@lru_cache(maxsize=64)
+def _other(kind: str) -> Cause:
+    return cause_of(kind, "", None, OTHER)

@@ -1,0 +1,163 @@
+"""The questions and answers of reports: periods, totals, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+
+from django.utils import timezone as django_timezone
+
+from django_safecache.memcached.outcomes import FAILURE_KINDS
+from django_safecache.models import Resolution
+from django_safecache.recording import histogram
+
+BUCKET = Resolution.FIVE_MINUTES.length
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` up to and without `end`, both on the edge of a bucket.
+
+    Raises ValueError for naive datetimes, for edges inside a bucket, whose counts
+    cannot be divided, and for an end that is not after the start.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for edge in (self.start, self.end):
+            if edge.tzinfo is None:
+                raise ValueError(f"a period needs aware datetimes, not {edge}")
+            if edge != _bucket_of(edge):
+                raise ValueError(f"{edge} is not on the edge of a bucket of {BUCKET}")
+        if self.start >= self.end:
+            raise ValueError(f"a period cannot end at {self.end}, before its start")
+
+    @classmethod
+    def last(cls, *, hours: float, now: datetime | None = None) -> Period:
+        """The last `hours`, the bucket that is still filling included."""
+        end = _bucket_of(now or django_timezone.now()) + BUCKET
+        return cls(_bucket_of(end - timedelta(hours=hours)), end)
+
+    @classmethod
+    def for_day(cls, day: date, tz: tzinfo) -> Period:
+        """The local day: 23 or 25 hours long where clocks are changed."""
+        midnight = datetime.combine(day, time(), tz)
+        next_midnight = datetime.combine(day + timedelta(days=1), time(), tz)
+        return cls(
+            midnight.astimezone(timezone.utc), next_midnight.astimezone(timezone.utc)
+        )
+
+    @property
+    def length(self) -> timedelta:
+        return self.end - self.start
+
+    def before(self) -> Period:
+        """The period of the same length that ends where this one starts."""
+        return Period(self.start - self.length, self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a period. Durations are seconds, bytes are bytes on the wire.
+
+    `calls`, the durations and their counts are of calls to servers; where a single
+    server is meant that is empty, the loaders, they are of calls to loaders.
+    """
+
+    calls: int = 0
+    lines: int = 0
+    hits: int = 0
+    misses: int = 0
+    unavailable: int = 0
+    loaded: int = 0
+    stores: int = 0
+    deletes: int = 0
+    retries: int = 0
+    splits: int = 0
+    failures: Mapping[str, int] = field(
+        default_factory=lambda: dict.fromkeys(FAILURE_KINDS, 0)
+    )
+    """Kind to count, every kind present."""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    duration_sum: float = 0.0
+    duration_max: float = 0.0
+    durations: tuple[int, ...] = (0,) * len(histogram.COLUMNS)
+    """Calls by duration, see `histogram.UPPER_BOUNDS`."""
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Hits of what was answered, 0 to 1; None when nothing was."""
+        answered = self.hits + self.misses
+        return self.hits / answered if answered else None
+
+    @property
+    def errors(self) -> int:
+        return sum(self.failures.values())
+
+    def duration_percentile(self, fraction: float) -> float | None:
+        """Seconds that `fraction` of the calls took at most, see `histogram`."""
+        return histogram.percentile(self.durations, fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTotals:
+    """`server` is empty for the loaders of the alias."""
+
+    alias: str
+    server: str
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesPoint:
+    """`totals` is None for a time that nothing is known of, which is not zero."""
+
+    start: datetime
+    totals: Totals | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemCountRow:
+    """A problem, and how it occurred in a period.
+
+    `count` and `servers` are of the period; `accounts` (how many different ones) and
+    `call_sites` are of all local days that the period touches.
+    """
+
+    problem_id: int
+    fingerprint: str
+    kind: str
+    exception: str
+    errno: int | None
+    message: str
+    state: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int
+    accounts: int
+    servers: tuple[str, ...]
+    call_sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStatus:
+    """A process that reports; `stale` when its last flush is too long ago."""
+
+    writer: str
+    host: str
+    pid: int
+    started: datetime
+    last_flush: datetime
+    dropped: int
+    flush_errors: int
+    stale: bool
+
+
+def _bucket_of(moment: datetime) -> datetime:
+    seconds = BUCKET.total_seconds()
+    start = moment.timestamp() // seconds * seconds
+    return datetime.fromtimestamp(start, moment.tzinfo or timezone.utc)

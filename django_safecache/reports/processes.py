@@ -1,0 +1,54 @@
+"""The processes that report: how they are, and when there was any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from django_safecache.conf import get_settings
+from django_safecache.models import Writer
+from django_safecache.reports.facts import Period, WriterStatus
+
+# A writer that missed this many flushes, and a minute, is in trouble or gone.
+STALE_AFTER_FLUSHES = 6
+WRITERS_SHOWN_FOR = timedelta(days=1)
+
+
+def writers() -> list[WriterStatus]:
+    """The processes that report, or did within a day and ended without saying so."""
+    conf = get_settings()
+    now = timezone.now()
+    patience = timedelta(seconds=max(60, STALE_AFTER_FLUSHES * conf.flush_interval))
+    rows = Writer.objects.using(conf.database).filter(
+        ended=None, last_flush__gte=now - WRITERS_SHOWN_FOR
+    )
+    return [
+        WriterStatus(
+            writer=row.name,
+            host=row.host,
+            pid=row.pid,
+            started=row.started,
+            last_flush=row.last_flush,
+            dropped=row.dropped,
+            flush_errors=row.flush_errors,
+            stale=now - row.last_flush > patience,
+        )
+        for row in rows.order_by("host", "pid", "started")
+    ]
+
+
+def reporting(period: Period) -> list[tuple[datetime, datetime]]:
+    """From when to when each writer reported, of those that did in the period."""
+    return list(
+        Writer.objects.using(get_settings().database)
+        .filter(started__lt=period.end, last_flush__gte=period.start)
+        .values_list("started", "last_flush")
+    )
+
+
+def covers(
+    spans: Iterable[tuple[datetime, datetime]], start: datetime, end: datetime
+) -> bool:
+    return any(since < end and until >= start for since, until in spans)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_safecache.recording.fingerprints import (
+    MESSAGE_LENGTH,
+    cause_of,
+    clean,
+    scrubbed,
+    shortened,
+)
+
+
+def fingerprint(text, kind="closed", exception="X", errno=None, **context):
+    return cause_of(kind, exception, errno, text, **context).fingerprint
+
+
+class TestGrouping:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("connect to 10.0.0.1:11211 failed", "connect to 10.0.0.27:11212 failed"),
+            (
+                "connect to cache-1:11211 failed",
+                "connect to mc.prod.example:11211 failed",
+            ),
+            ("connect to [::1]:11211 failed", "connect to 10.0.0.1:11211 failed"),
+            ("read 17 of 4096 bytes", "read 4095 of 8192 bytes"),
+            ("<socket at 0x7f3a9c>", "<socket at 0x1>"),
+            (
+                "job 0a1b2c3d-0000-4000-8000-0a1b2c3d4e5f lost",
+                "job ffffffff-1111-4000-8000-abcdefabcdef lost",
+            ),
+            ("no such user 'bob'", "no such user 'alice'"),
+        ],
+    )
+    def test_numbers_hosts_and_values_do_not_tell_problems_apart(self, one, other):
+        assert fingerprint(one) == fingerprint(other)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("user:17", "user:18"),
+            ("text_messages/343663289/hide_author=false", "kick_messages/1/x"),
+            ("schlüssel", "漢字"),
+            ("a.*b", "(["),
+        ],
+    )
+    def test_neither_does_the_key_the_cache_was_called_with(self, one, other):
+        texts = [f"CLIENT_ERROR bad key :1:{key} in line" for key in (one, other)]
+        assert fingerprint(texts[0], keys=[one]) == fingerprint(texts[1], keys=[other])
+
+    def test_a_known_server_is_a_host_whatever_it_looks_like(self):
+        one = fingerprint("no answer from /run/mc.sock", server="/run/mc.sock")
+        other = fingerprint("no answer from 10.0.0.1:11211")
+        assert one == other
+
+    def test_errno_class_kind_and_words_tell_problems_apart(self):
+        causes = {
+            fingerprint("text"),
+            fingerprint("text", errno=32),
+            fingerprint("text", errno=104),
+            fingerprint("text", kind="epipe"),
+            fingerprint("text", exception="Y"),
+            fingerprint("other text"),
+        }
+        assert len(causes) == 6
+
+    def test_a_key_does_not_change_the_operating_systems_words(self):
+        text = "[Errno 32] Broken pipe"
+        with_key = fingerprint(text, errno=32, keys=["pipe"])
+        assert with_key == fingerprint(text, errno=32)
+
+    def test_a_key_is_only_replaced_as_a_whole(self):
+        assert scrubbed("the table a is full", keys=["a"]) == "the table <key> is full"
+
+    def test_of_two_keys_the_longer_is_replaced(self):
+        assert scrubbed("bad x:y:z", keys=["x", "x:y", "x:y:z"]) == "bad <key>"
+
+
+class TestScrubbing:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("postgres://ana:pa/ss@db.example/site down", "postgres://<url> down"),
+            ("https://example.com/?token=abc", "https://<url>"),
+            ("password=hunter2 rejected", "password=<secret> rejected"),
+            ("API-Key: 'abc def' rejected", "API-Key: <secret> rejected"),
+            ("Authorization: Bearer abc.def", "Authorization: <secret>"),
+            ("no account for ana@example.com here", "no account for <email> here"),
+            (
+                "invalid literal for int() with base 10: 'hunter'",
+                "invalid literal for int() with base <n>: <text>",
+            ),
+            ("'session_of_ana'", "<text>"),
+            (
+                "'NoneType' object has no attribute 'room'",
+                "'NoneType' object has no attribute 'room'",
+            ),
+            (
+                'violates unique constraint "auth_user_key"\nDETAIL: (name)=(ana)',
+                'violates unique constraint "auth_user_key"',
+            ),
+            ("it can't be, won't be", "it can't be, won't be"),
+            ("x" * 65, "<text>"),
+            ("a\x00b\x1b[31m\u202ec\ud800\td", "a b [<n>m c d"),
+            ("", ""),
+        ],
+    )
+    def test_what_is_left_of_a_text(self, text, expected):
+        assert scrubbed(text) == expected
+
+    @given(st.text(max_size=3000))
+    def test_any_text_comes_out_clean_and_bounded(self, text):
+        message = scrubbed(text, keys=[text[:3]], server=text[:2])
+        assert message == clean(message)
+        assert len(message) <= MESSAGE_LENGTH
+
+    @given(st.text(max_size=200))
+    def test_scrubbing_what_is_scrubbed_leaves_no_digit(self, text):
+        assert not any(character in "0123456789" for character in scrubbed(text))
+
+    @pytest.mark.parametrize(
+        "unit", ["a", "a-", "a.", "1.", "a:", "'", '"', "@", "a@", "token", "=", "://"]
+    )
+    def test_no_text_takes_long(self, unit):
+        started = time.perf_counter()
+        scrubbed(unit * 100_000, keys=[unit] * 500)
+        # Quadratic time would be minutes; this is for a machine under load.
+        assert time.perf_counter() - started < 5
+
+
+class TestShortening:
+    def test_what_fits_is_kept(self):
+        assert shortened("10.0.0.1:11211", 255) == "10.0.0.1:11211"
+
+    @given(st.text(max_size=80), st.text(max_size=80))
+    def test_different_texts_stay_different(self, one, other):
+        assert (shortened(one, 40) == shortened(other, 40)) is (one == other)
+
+    @given(st.text(max_size=300))
+    def test_the_result_fits_and_can_be_stored(self, text):
+        short = shortened(text, 40)
+        assert len(short) <= 40
+        assert short == clean(short) or short == text
+        assert "\0" not in short
+        short.encode()

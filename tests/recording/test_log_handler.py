@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import logging
+import logging.config
+
+import pytest
+from observed import Clock
+
+from django_safecache.recording.log_handler import DigestHandler
+from django_safecache.recording.recorder import Recorder
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    recorder = Recorder(clock=Clock())
+    monkeypatch.setattr(DigestHandler, "recorder", recorder)
+    return recorder
+
+
+@pytest.fixture
+def logger():
+    logger = logging.getLogger("shop.orders")
+    logger.propagate = False
+    logger.addHandler(DigestHandler())
+    yield logger
+    logger.handlers.clear()
+
+
+def problems(recorder):
+    snapshot = recorder.snapshot()
+    counts = {totals.fingerprint: totals.count for totals in snapshot.occurrences}
+    return [
+        (
+            cause.kind,
+            cause.exception,
+            cause.errno,
+            cause.message,
+            counts[cause.fingerprint],
+        )
+        for cause in snapshot.causes
+    ]
+
+
+def log(logger, error, level=logging.ERROR):
+    try:
+        raise error
+    except type(error):
+        logger.log(level, "failed", exc_info=True)
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class TestCounting:
+    def test_logged_exceptions_are_grouped_and_counted(self, recorder, logger):
+        log(logger, ValueError("order 17 is empty"))
+        log(logger, ValueError("order 4711 is empty"))
+        assert problems(recorder) == [
+            ("application", "builtins.ValueError", None, "order <n> is empty", 2)
+        ]
+
+    def test_an_errno_is_kept(self, recorder, logger):
+        log(logger, OSError(28, "No space left on device"))
+        assert problems(recorder) == [
+            (
+                "application",
+                "builtins.OSError",
+                28,
+                "[Errno <n>] No space left on device",
+                1,
+            )
+        ]
+
+    def test_the_call_site_is_where_it_was_raised(self, recorder, logger):
+        log(logger, ValueError("x"))
+        (facet,) = recorder.snapshot().facets
+        assert (facet.facet, facet.value) == ("call_site", f"{__name__}:log")
+
+    def test_a_record_that_reaches_two_handlers_is_counted_once(self, recorder, logger):
+        logger.addHandler(DigestHandler())
+        log(logger, ValueError("x"))
+        assert [count for *_, count in problems(recorder)] == [1]
+
+    def test_what_is_no_exception_or_no_error_is_not_counted(self, recorder, logger):
+        logger.error("failed without an exception")
+        logger.error("failed", exc_info=(None, None, None))
+        log(logger, ValueError("x"), level=logging.WARNING)
+        assert problems(recorder) == []
+
+    def test_this_packages_own_records_are_not_counted(self, recorder):
+        logger = logging.getLogger("django_safecache.ingest")
+        logger.addHandler(DigestHandler())
+        log(logger, ValueError("x"))
+        logger.handlers.clear()
+        assert problems(recorder) == []
+
+
+class TestHarmlessness:
+    def test_without_a_recorder_nothing_happens(self, logger, monkeypatch):
+        monkeypatch.setattr(DigestHandler, "recorder", None)
+        log(logger, ValueError("x"))
+
+    def test_an_exception_that_cannot_be_printed_does_not_stop_logging(
+        self, recorder, logger, capsys
+    ):
+        log(logger, UnprintableError())
+        assert problems(recorder) == []
+        assert capsys.readouterr().err == ""
+
+    def test_an_account_callable_that_logs_errors_does_not_recurse(
+        self, logger, monkeypatch
+    ):
+        def account():
+            log(logger, ValueError("no account"))
+            return "acme"
+
+        recorder = Recorder(account=account, clock=Clock())
+        monkeypatch.setattr(DigestHandler, "recorder", recorder)
+        log(logger, ValueError("x"))
+        assert [message for *_, message, _ in problems(recorder)] == ["x"]
+
+    def test_it_can_be_configured_by_its_path(self, recorder):
+        handler = "django_safecache.recording.log_handler.DigestHandler"
+        logging.config.dictConfig(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "handlers": {"digest": {"class": handler, "level": "ERROR"}},
+                "loggers": {"tests.digest": {"handlers": ["digest"]}},
+            }
+        )
+        logger = logging.getLogger("tests.digest")
+        log(logger, ValueError("x"))
+        logger.handlers.clear()
+        assert len(problems(recorder)) == 1

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.core.signals import request_finished
+from django.db import connection, transaction
+from observed import Clock, make_failure, make_outcome
+
+from django_safecache.ingest import Ingest
+from django_safecache.models import CacheDigest, Writer
+from django_safecache.recording.recorder import Recorder
+
+
+@pytest.fixture
+def make_ingest():
+    made = []
+
+    def make(mode="manual", *, interval=0.02, database="default", recorder=None):
+        ingest = Ingest(
+            recorder or Recorder(),
+            mode=mode,
+            interval=interval,
+            database=database,
+            zone=ZoneInfo("UTC"),
+        )
+        made.append(ingest)
+        return ingest
+
+    yield make
+    for ingest in made:
+        ingest.close()
+        if ingest._thread is not None:
+            ingest._thread.join(10)
+
+
+def stored_hits():
+    return sum(CacheDigest.objects.values_list("hits", flat=True))
+
+
+def stored_hits_of(ingest):
+    # SQLite in memory, shared by threads, refuses a reader while one of them writes.
+    with ingest._lock:
+        return stored_hits()
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestManual:
+    @pytest.mark.django_db
+    def test_totals_reach_the_database_when_told(self, make_ingest):
+        ingest = make_ingest()
+        ingest.connect()
+        ingest.recorder.observe(make_outcome(hits=3))
+        assert stored_hits() == 0
+        assert ingest.flush()
+        assert ingest.flush()
+        assert stored_hits() == 3
+
+    @pytest.mark.django_db
+    def test_off_stores_nothing(self, make_ingest):
+        ingest = make_ingest("off")
+        ingest.recorder.observe(make_outcome(hits=3))
+        assert ingest.flush()
+        assert not CacheDigest.objects.exists()
+        assert not Writer.objects.exists()
+
+
+class TestTrouble:
+    @pytest.mark.django_db
+    def test_a_missing_table_loses_nothing_and_is_counted(self, make_ingest):
+        ingest = make_ingest()
+        ingest.recorder.observe(make_outcome(hits=3))
+        table = CacheDigest._meta.db_table
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {table} RENAME TO hidden")
+            assert not ingest.flush()
+            assert not ingest.flush()
+            cursor.execute(f"ALTER TABLE hidden RENAME TO {table}")
+        ingest.recorder.observe(make_outcome(hits=1))
+        assert ingest.flush()
+        assert stored_hits() == 4
+        assert Writer.objects.get().flush_errors == 2
+
+    def test_a_database_that_is_not_configured_is_only_counted(self, make_ingest):
+        ingest = make_ingest(database="nowhere")
+        ingest.recorder.observe(make_outcome())
+        assert not ingest.flush()
+        assert ingest.flush_errors == 1
+
+    def test_trouble_is_logged_once_a_minute(self, make_ingest, caplog):
+        ingest = make_ingest(database="nowhere")
+        ingest.recorder.observe(make_outcome())
+        with caplog.at_level(logging.WARNING, "django_safecache"):
+            for _ in range(5):
+                ingest.flush()
+            assert len(caplog.records) == 1
+            ingest._logged_at -= 60
+            ingest.flush()
+        assert len(caplog.records) == 2
+        assert "event='flush_failed'" in caplog.records[1].getMessage()
+        assert "errors=6" in caplog.records[1].getMessage()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_what_the_site_rolls_back_is_stored_again(self, make_ingest):
+        clock = Clock()
+        ingest = make_ingest(recorder=Recorder(clock=clock))
+        ingest.recorder.observe(make_outcome(hits=3))
+        clock.now += 3600
+        with transaction.atomic():
+            ingest.flush()
+            transaction.set_rollback(True)
+        assert stored_hits() == 0
+        ingest.flush()
+        assert stored_hits() == 3
+        assert ingest.recorder.snapshot().cells == ()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestThread:
+    def test_the_first_outcome_starts_a_thread_that_stores(self, make_ingest):
+        ingest = make_ingest("thread")
+        ingest.connect()
+        assert ingest._thread is None
+        ingest.recorder.observe(make_outcome(hits=3))
+        wait_until(lambda: stored_hits_of(ingest) == 3)
+        ingest.recorder.observe(make_outcome(hits=2))
+        wait_until(lambda: stored_hits_of(ingest) == 5)
+        assert ingest._thread.daemon
+
+    def test_many_first_outcomes_start_one_thread(self, make_ingest):
+        ingest = make_ingest("thread")
+        ingest.connect()
+        threads = [
+            threading.Thread(target=ingest.recorder.on_new_bucket) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("django_safecache.ingest") == 1
+
+    def test_a_thread_that_counts_does_not_wait_for_one_that_stores(self, make_ingest):
+        ingest = make_ingest("thread", interval=60)
+        ingest.connect()
+        with ingest._lock:  # as when the database does not answer
+            ingest.recorder.observe(make_outcome(hits=3))
+        assert ingest._thread.is_alive()
+
+    def test_closing_stores_what_is_left_and_ends(self, make_ingest):
+        ingest = make_ingest("thread", interval=60)
+        ingest.connect()
+        ingest.recorder.observe(make_outcome(hits=3))
+        ingest.close()
+        ingest._thread.join(10)
+        assert not ingest._thread.is_alive()
+        assert stored_hits() == 3
+        assert Writer.objects.get().ended is not None
+
+    def test_a_storm_of_failures_is_stored_while_it_goes_on(self, make_ingest):
+        ingest = make_ingest("thread")
+        ingest.connect()
+        for _ in range(2000):
+            ingest.recorder.observe(make_outcome(hits=1, failures=(make_failure(),)))
+        wait_until(lambda: stored_hits_of(ingest) == 2000)
+        ingest.close()
+        assert sum(CacheDigest.objects.values_list("epipe", flat=True)) == 2000
+
+
+class TestRequest:
+    @pytest.mark.django_db
+    def test_the_end_of_a_request_stores_once_the_interval_has_passed(
+        self, make_ingest
+    ):
+        ingest = make_ingest("request", interval=60)
+        ingest.connect()
+        ingest.recorder.observe(make_outcome(hits=3))
+        ingest._request_finished()
+        assert stored_hits() == 0
+        ingest._flushed_at -= 60
+        ingest._request_finished()
+        assert stored_hits() == 3
+
+    def test_it_listens_to_the_end_of_requests_until_it_is_closed(self, make_ingest):
+        ingest = make_ingest("request", database="nowhere")
+        ingest.connect()
+        receivers = len(request_finished.receivers)
+        ingest.close()
+        assert len(request_finished.receivers) == receivers - 1
+
+    @pytest.mark.django_db
+    def test_a_request_does_not_wait_for_another_ones_flush(self, make_ingest):
+        ingest = make_ingest("request", interval=60)
+        ingest._flushed_at -= 60
+        ingest.recorder.observe(make_outcome(hits=3))
+        with ingest._lock:
+            ingest._request_finished()
+        assert stored_hits() == 0
+
+
+PROCESS = """
+    import os, sys, threading, time
+    import django
+    from django.conf import settings
+
+    settings.configure(
+        SECRET_KEY="tests",
+        USE_TZ=True,
+        DATABASES={"default": {
+            "ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1],
+        }},
+        INSTALLED_APPS=["django_safecache"],
+        SAFECACHE={"FLUSH": sys.argv[2], "FLUSH_INTERVAL": 0.05},
+    )
+    django.setup()
+    from django.core.management import call_command
+    from django_safecache.memcached.outcomes import Outcome, observers
+    from django_safecache.models import CacheDigest, Writer
+
+    def observe(hits):
+        observers.observe(Outcome("default", "A", "get", (), hits=hits))
+
+    def rows():
+        return sorted(CacheDigest.objects.values_list("hits", flat=True))
+"""
+
+
+def run_process(path, mode, code, **environment):
+    """Run `code` in a process of its own, where the app is configured as in a site."""
+    source = textwrap.dedent(PROCESS) + textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(path), mode],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+class TestProcesses:
+    @pytest.fixture
+    def database(self, tmp_path):
+        path = tmp_path / "db.sqlite3"
+        run_process(path, "off", 'call_command("migrate", verbosity=0)')
+        return path
+
+    @pytest.mark.parametrize("mode", ["thread", "request"])
+    def test_what_is_left_at_the_end_of_a_process_is_stored(self, database, mode):
+        run_process(database, mode, "observe(3)")
+        code = "print(*rows(), Writer.objects.filter(ended=None).count())"
+        assert run_process(database, "off", code) == ["3", "0"]
+
+    def test_no_thread_runs_before_the_first_outcome(self, database):
+        code = """
+            print(threading.active_count())
+            observe(1)
+            print(threading.active_count())
+        """
+        assert run_process(database, "thread", code) == ["1", "2"]
+
+    def test_a_forked_child_stores_its_own_counts_and_leaves_the_parents(
+        self, database
+    ):
+        code = """
+            observe(1)
+            pid = os.fork()
+            if pid == 0:
+                observe(20)
+                deadline = time.monotonic() + 20
+                while 20 not in rows() and time.monotonic() < deadline:
+                    time.sleep(0.02)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            observe(300)
+        """
+        # A fork of a process with threads is what is tested here.
+        run_process(database, "thread", code, PYTHONWARNINGS="ignore")
+        assert run_process(database, "off", "print(*rows())") == ["20", "301"]
+
+    def test_without_tables_a_process_lives_and_ends_quietly(self, tmp_path):
+        code = """
+            observe(1)
+            time.sleep(0.2)
+            from django.apps import apps
+            print(apps.get_app_config("django_safecache").ingest.flush_errors > 0)
+        """
+        assert run_process(tmp_path / "db.sqlite3", "thread", code) == ["True"]
+
+    def test_a_process_that_counted_nothing_does_not_look_for_tables(self, tmp_path):
+        """``manage.py migrate`` itself, on a new site, has nothing to complain of."""
+        code = """
+            from django.apps import apps
+            ingest = apps.get_app_config("django_safecache").ingest
+            print(ingest.flush(), ingest.flush_errors)
+        """
+        assert run_process(tmp_path / "db.sqlite3", "thread", code) == ["True", "0"]
+
+    def test_without_a_database_a_process_lives_and_ends_quietly(self, tmp_path):
+        code = """
+            from django.apps import apps
+            apps.get_app_config("django_safecache").ingest.database = "nowhere"
+            observe(1)
+            time.sleep(0.2)
+            print("alive")
+        """
+        assert run_process(tmp_path / "db.sqlite3", "thread", code) == ["alive"]
+
+    def test_loading_the_app_again_does_not_count_twice(self, database):
+        code = """
+            from django.test.utils import override_settings
+            with override_settings(INSTALLED_APPS=["django_safecache"]):
+                pass
+            observe(3)
+        """
+        run_process(database, "thread", code)
+        assert run_process(database, "off", "print(*rows())") == ["3"]
+
+    def test_a_logged_exception_is_stored_with_its_account_hidden(self, database):
+        code = """
+            import logging
+            from structlog.contextvars import bind_contextvars
+            from django_safecache.recording.log_handler import DigestHandler
+
+            logging.getLogger("shop").addHandler(DigestHandler())
+            bind_contextvars(account="acme")
+            try:
+                {}["room"]
+            except KeyError:
+                logging.getLogger("shop").exception("failed")
+        """
+        run_process(database, "thread", code)
+        code = """
+            from django_safecache.models import Problem
+            problem = Problem.objects.get()
+            account = problem.facets.get(facet="account").value
+            print(problem.kind, problem.exception, len(account), "acme" in account)
+        """
+        told = run_process(database, "off", code)
+        assert told == ["application", "builtins.KeyError", "32", "False"]

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.utils import timezone as django_timezone
+from observed import NOON, SERVER, Clock, make_failure, make_outcome
+
+from django_safecache import reports
+from django_safecache.memcached.outcomes import FAILURE_KINDS
+from django_safecache.models import Problem, ProblemState, Writer
+from django_safecache.recording.recorder import Recorder
+from django_safecache.reports import Period, Totals
+from django_safecache.storage import store
+
+UTC = timezone.utc
+AT_NOON = datetime.fromtimestamp(NOON, UTC)
+HOUR = timedelta(hours=1)
+MINUTES = timedelta(minutes=1)
+AFTERNOON = Period(AT_NOON, AT_NOON + 6 * HOUR)
+OTHER_SERVER = "10.0.0.2:11211"
+
+
+class Site:
+    """A process that counts, under a clock that the test moves."""
+
+    def __init__(self, **options):
+        self.clock = Clock()
+        self.options = {"account": lambda: self.account, **options}
+        self.account = "acme"
+        self.recorder = Recorder(clock=self.clock, **self.options)
+
+    def observe(self, after=0, **changes):
+        self.clock.now = NOON + after
+        self.recorder.observe(make_outcome(**changes))
+
+    def fail(self, kind="epipe", after=0, account="acme", **changes):
+        self.account = account
+        self.observe(after, failures=(make_failure(kind, **changes),))
+
+    def flush(self, after=None):
+        if after is not None:
+            self.clock.now = NOON + after
+        store(self.recorder.snapshot(), using="default", zone=UTC)
+
+
+@pytest.fixture
+def site(db):
+    return Site()
+
+
+class TestPeriod:
+    def test_the_last_hours_end_with_the_bucket_that_is_being_filled(self):
+        now = AT_NOON + timedelta(minutes=7, seconds=3)
+        period = Period.last(hours=1, now=now)
+        assert period == Period(AT_NOON - 50 * MINUTES, AT_NOON + 10 * MINUTES)
+
+    def test_now_is_the_default(self):
+        period = Period.last(hours=24)
+        assert period.start < django_timezone.now() < period.end
+        assert period.length == 24 * HOUR
+
+    @pytest.mark.parametrize(
+        ("day", "hours"),
+        [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 1, 14), 24)],
+    )
+    def test_a_day_is_as_long_as_the_local_clock_makes_it(self, day, hours):
+        zone = ZoneInfo("Europe/Vienna")
+        period = Period.for_day(day, zone)
+        assert period.length == hours * HOUR
+        assert period.start.astimezone(zone).date() == day
+        assert period.end == Period.for_day(day + timedelta(days=1), zone).start
+
+    def test_days_meet_where_midnight_does_not_exist(self):
+        zone = ZoneInfo("Africa/Cairo")  # clocks go from 0 to 1 on 24 April 2026
+        day = Period.for_day(date(2026, 4, 24), zone)
+        assert day.length == 23 * HOUR
+        assert day.start == Period.for_day(date(2026, 4, 23), zone).end
+
+    def test_the_period_before_has_the_same_length(self):
+        assert AFTERNOON.before() == Period(AT_NOON - 6 * HOUR, AT_NOON)
+
+    @pytest.mark.parametrize(
+        ("start", "end", "message"),
+        [
+            (datetime(2026, 1, 1), AT_NOON, "a period needs aware datetimes"),  # noqa: DTZ001
+            (AT_NOON, AT_NOON + MINUTES, "is not on the edge of a bucket of 0:05:00"),
+            (AT_NOON, AT_NOON, "a period cannot end at"),
+        ],
+    )
+    def test_what_buckets_cannot_answer_is_refused(self, start, end, message):
+        with pytest.raises(ValueError, match=message):
+            Period(start, end)
+
+
+class TestTotals:
+    def test_they_are_the_sums_over_places_and_writers(self, site):
+        site.observe(hits=3, misses=1, lines=2, duration=0.002, bytes_sent=10)
+        site.observe(after=1000, server=OTHER_SERVER, unavailable=2, duration=0.5)
+        site.flush()
+        other = Site()
+        other.observe(after=2000, alias="sessions", hits=1, failures=(make_failure(),))
+        other.flush()
+        totals = reports.totals(AFTERNOON)
+        assert totals == Totals(
+            calls=3,
+            hits=4,
+            misses=1,
+            lines=2,
+            unavailable=2,
+            bytes_sent=10,
+            duration_sum=0.502,
+            duration_max=0.5,
+            failures={**dict.fromkeys(FAILURE_KINDS, 0), "epipe": 1},
+            durations=(1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0),
+        )
+        assert (totals.hit_ratio, totals.errors) == (0.8, 1)
+        assert totals.duration_percentile(0.5) == 0.0025
+
+    def test_they_can_be_asked_by_alias_server_and_key_group(self, db):
+        site = Site(key_group=lambda key: key[0])
+        site.observe(keys=["a1", "b1", "b2"], misses=3)
+        site.observe(alias="sessions", server=OTHER_SERVER, keys=["a1"], misses=1)
+        site.flush()
+        assert reports.totals(AFTERNOON, alias="sessions").misses == 1
+        assert reports.totals(AFTERNOON, server=SERVER).misses == 3
+        assert reports.totals(AFTERNOON, key_group="a").misses == 2
+        assert reports.totals(AFTERNOON, key_group="b", alias="default").misses == 2
+
+    def test_the_end_is_exclusive(self, site):
+        for after in (-1, 0, 3599, 3600):
+            site.observe(after=after, hits=1)
+        site.flush()
+        assert reports.totals(Period(AT_NOON, AT_NOON + HOUR)).hits == 2
+
+    def test_loaders_add_what_they_loaded_but_no_calls_to_servers(self, site):
+        site.observe(duration=0.001, lost="k", unavailable=1)
+        site.observe(server="", operation="load", loaded=1, duration=3.0)
+        site.flush()
+        totals = reports.totals(AFTERNOON)
+        assert (totals.loaded, totals.calls, totals.duration_max) == (1, 1, 0.001)
+        loaders = reports.totals(AFTERNOON, server="")
+        assert (loaders.loaded, loaders.calls, loaders.duration_max) == (1, 1, 3.0)
+
+    def test_only_loads_are_still_telemetry(self, site):
+        site.observe(server="", operation="load", loaded=1, duration=3.0)
+        site.flush()
+        assert reports.totals(AFTERNOON) == Totals(loaded=1)
+
+    @pytest.mark.django_db
+    def test_no_telemetry_is_none(self):
+        assert reports.totals(AFTERNOON) is None
+
+    def test_a_process_that_reported_nothing_makes_it_zero(self, site):
+        site.flush(after=60)
+        assert reports.totals(AFTERNOON) == Totals()
+        assert reports.totals(AFTERNOON.before()) is None
+
+    def test_without_answers_there_is_no_hit_ratio(self):
+        assert Totals(unavailable=5).hit_ratio is None
+
+
+class TestByServer:
+    def test_each_alias_and_server_has_its_sums_loaders_too(self, site):
+        site.observe(hits=1)
+        site.observe(alias="sessions", hits=2)
+        site.observe(server=OTHER_SERVER, hits=3)
+        site.observe(server="", operation="load", loaded=4)
+        site.observe(after=600, hits=1)
+        site.flush()
+        rows = [
+            (
+                row.alias,
+                row.server,
+                row.totals.hits,
+                row.totals.loaded,
+                row.totals.calls,
+            )
+            for row in reports.by_server(AFTERNOON)
+        ]
+        assert rows == [
+            ("default", "", 0, 4, 1),
+            ("default", SERVER, 2, 0, 2),
+            ("default", OTHER_SERVER, 3, 0, 1),
+            ("sessions", SERVER, 2, 0, 1),
+        ]
+
+    @pytest.mark.django_db
+    def test_nothing_is_no_server(self):
+        assert reports.by_server(AFTERNOON) == []
+
+
+class TestSeries:
+    def test_steps_add_their_buckets_up(self, site):
+        for after in (0, 1200, 3599, 3600):
+            site.observe(after=after, hits=1, duration=0.001 * (after + 1))
+        site.flush()
+        points = reports.series(AFTERNOON, step=HOUR)
+        assert [point.start for point in points] == [
+            AT_NOON + index * HOUR for index in range(6)
+        ]
+        assert points[0].totals.hits == 3
+        assert points[0].totals.duration_max == 3.6
+        assert points[1].totals.hits == 1
+
+    def test_zero_is_not_no_data(self, site):
+        site.observe(after=0, hits=1)
+        site.flush(after=4000)
+        points = reports.series(AFTERNOON, step=HOUR, alias="sessions")
+        assert [point.totals for point in points] == [Totals(), Totals(), *[None] * 4]
+
+    def test_a_filter_and_a_shorter_last_step(self, site):
+        site.observe(hits=1)
+        site.observe(server=OTHER_SERVER, hits=5)
+        site.flush()
+        period = Period(AT_NOON, AT_NOON + 90 * MINUTES)
+        points = reports.series(period, step=HOUR, server=OTHER_SERVER)
+        assert len(points) == 2
+        assert points[0].totals.hits == 5
+
+    @pytest.mark.parametrize("step", [timedelta(), timedelta(minutes=7), -HOUR])
+    def test_a_step_must_be_whole_buckets(self, step):
+        with pytest.raises(ValueError, match=r"is not a multiple of 0:05:00"):
+            reports.series(AFTERNOON, step=step)
+
+
+class TestProblems:
+    def test_most_occurrences_come_first_with_what_they_have_in_common(self, site):
+        site.fail("timeout", exception="builtins.TimeoutError", errno=None, text="slow")
+        for number in range(3):
+            site.fail(after=number * 400, account=f"account {number % 2}")
+        site.fail(after=60, server=OTHER_SERVER)
+        site.flush()
+        epipe, timeout = reports.problems(AFTERNOON)
+        assert (epipe.kind, epipe.count, epipe.accounts) == ("epipe", 4, 3)
+        assert epipe.servers == (SERVER, OTHER_SERVER)
+        assert [site.partition(":")[0] for site in epipe.call_sites] == [__name__]
+        assert epipe.first_seen == AT_NOON
+        assert epipe.last_seen == AT_NOON + timedelta(seconds=800)
+        assert epipe.state == ProblemState.OPEN
+        assert epipe.problem_id == Problem.objects.get(kind="epipe").pk
+        assert (timeout.kind, timeout.count, timeout.message) == ("timeout", 1, "slow")
+
+    def test_only_the_period_is_counted(self, site):
+        for after in (-1, 0, 6 * 3600):
+            site.fail(after=after)
+        site.flush()
+        (row,) = reports.problems(AFTERNOON)
+        assert row.count == 1
+        assert row.last_seen == AFTERNOON.end
+
+    def test_accounts_of_other_days_are_not_counted(self, site):
+        site.fail(after=-86400, account="yesterday's")
+        site.fail(account="today's")
+        site.flush()
+        today = Period.for_day(date(2026, 1, 14), UTC)
+        assert [row.accounts for row in reports.problems(today)] == [1]
+
+    def test_the_number_of_rows_is_limited(self, site):
+        for kind in FAILURE_KINDS:
+            site.fail(kind)
+        site.flush()
+        assert len(reports.problems(AFTERNOON, limit=5)) == 5
+
+    def test_the_queries_do_not_grow_with_the_problems(
+        self, site, django_assert_num_queries
+    ):
+        for kind in FAILURE_KINDS:
+            site.fail(kind)
+        site.flush()
+        with django_assert_num_queries(4):
+            reports.problems(AFTERNOON)
+
+    @pytest.mark.django_db
+    def test_no_problem_is_no_row(self):
+        assert reports.problems(AFTERNOON) == []
+
+
+class TestWriters:
+    @pytest.fixture
+    def writer(self, db):
+        def make(name, ago, **changes):
+            now = django_timezone.now()
+            values = {"host": "web-1", "pid": 17, "started": now - HOUR, **changes}
+            return Writer.objects.create(name=name, last_flush=now - ago, **values)
+
+        return make
+
+    def test_a_writer_is_stale_after_a_minute_or_six_flushes(self, writer, settings):
+        writer("fresh", timedelta(seconds=30))
+        writer("stale", timedelta(seconds=90))
+        assert [(w.writer, w.stale) for w in reports.writers()] == [
+            ("fresh", False),
+            ("stale", True),
+        ]
+        settings.SAFECACHE = {"FLUSH_INTERVAL": 60}
+        assert [w.stale for w in reports.writers()] == [False, False]
+
+    def test_its_troubles_are_told(self, writer):
+        writer("w", timedelta(), dropped=2, flush_errors=3)
+        (status,) = reports.writers()
+        assert (status.host, status.pid) == ("web-1", 17)
+        assert (status.dropped, status.flush_errors) == (2, 3)
+
+    def test_who_ended_orderly_or_long_ago_is_not_listed(self, writer):
+        writer("ended", timedelta(), ended=django_timezone.now())
+        writer("long gone", timedelta(days=2))
+        assert reports.writers() == []
