@@ -28,10 +28,12 @@ class Connection:
     may hold an earlier call's answer and is never used again.
     """
 
+    # On the class, for the destructor of one whose construction was interrupted.
+    _client: Client | None = None
+
     def __init__(self, address: Address, options: Options) -> None:
         self._address = address
         self._options = options
-        self._client: Client | None = None
         self._sock: Any = None
         self._tls = False
         self._poller = select.poll()
@@ -47,13 +49,13 @@ class Connection:
         error: OSError | None = None
         module = self._options.socket_module or socket
         for resolved in _resolve(module, self._address):
-            client = self._new_client(resolved, timeout)
+            self._client = client = self._new_client(resolved, timeout)
             try:
                 client._connect()
             except OSError as failure:
                 error = failure
                 continue
-            self._client, self._sock = client, client.sock
+            self._sock = client.sock
             self._sock.setblocking(False)
             self._tls = isinstance(self._sock, ssl.SSLSocket)
             self._poller.register(self._sock.fileno(), select.POLLIN)

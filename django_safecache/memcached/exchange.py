@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import select
 import time
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from django_safecache.exceptions import DeadlineError, ProtocolError, ReplyError
@@ -35,14 +34,16 @@ class Replies(Protocol):
 class Exchange:
     """Command lines to one server on one connection, and their replies.
 
-    It ends `done`, and then either every line was answered or `error` says why
-    not. What `replies` has understood before an error stands.
+    Lines are taken from `lines` as the window opens, so that a request of any size
+    needs no more memory than the window. It ends `done`, and then either every line
+    was answered or `error` says why not. What `replies` has understood before an
+    error stands.
     """
 
     def __init__(
         self,
         connection: Connection,
-        lines: Sequence[bytes],
+        lines: Iterable[bytes],
         replies: Replies,
         *,
         window: int,
@@ -58,12 +59,14 @@ class Exchange:
         self.ended = 0.0
         self.expires = time.monotonic() + timeout
         self.writing = True
-        self._lines = lines
+        self.queued = 0
+        self._lines = iter(lines)
+        self._next = next(self._lines, None)
         self._window = window
         self._timeout = timeout
-        self._queued = 0
         self._outgoing: bytes | memoryview = b""
-        self._ends: list[int] = []
+        self._unanswered: deque[int] = deque()
+        self._unanswered_bytes = 0
         connection.in_flight = True
 
     def write(self) -> None:
@@ -86,28 +89,23 @@ class Exchange:
             self.fail(error)
 
     def _fill(self) -> bool:
-        """Queue the next lines, joined: a packet for each would be slower, and
-        fills the server's buffers sooner."""
-        if self._queued == len(self._lines):
-            return False
-        if self._queued == 0:
-            request = b"".join(self._lines)
-            if len(request) <= self._window:
-                self._outgoing, self._queued = request, len(self._lines)
-                return True
-            self._ends = list(accumulate(map(len, self._lines)))
-        stop = self._window_end()
-        self._outgoing = b"".join(self._lines[self._queued : stop])
-        self._queued = stop
-        return len(self._outgoing) > 0
-
-    def _window_end(self) -> int:
-        """How many lines the window allows to be queued by now. A line that is larger
-        than the window goes alone."""
-        answered = self.replies.answered
-        base = self._ends[answered - 1] if answered else 0
-        stop = bisect_right(self._ends, base + self._window, self._queued)
-        return max(stop, answered + 1) if self._queued == answered else stop
+        """Queue the next lines that the window allows, joined: a packet for each would
+        be slower, and fills the server's buffers sooner. A line that is larger than
+        the window goes alone."""
+        sizes = self._unanswered
+        while len(sizes) > self.outstanding:
+            self._unanswered_bytes -= sizes.popleft()
+        joined = []
+        while (line := self._next) is not None:
+            if self._unanswered_bytes + len(line) > self._window and sizes:
+                break
+            joined.append(line)
+            sizes.append(len(line))
+            self._unanswered_bytes += len(line)
+            self._next = next(self._lines, None)
+            self.queued += 1
+        self._outgoing = b"".join(joined)
+        return len(joined) > 0
 
     def _hear_last_words(self) -> None:
         """Before it closes, a server may have said why: worth more than EPIPE."""
@@ -129,7 +127,7 @@ class Exchange:
                 self.bytes_received += len(data)
                 self.phase = "parse"
                 self.replies.feed(data)
-                if self.replies.answered > self._queued:
+                if self.replies.answered > self.queued:
                     raise ProtocolError("more replies than commands")
                 if not self.connection.has_more(data):
                     break
@@ -140,7 +138,7 @@ class Exchange:
         if self.replies.complete:
             self.connection.in_flight = False
             self._end()
-        elif self._queued < len(self._lines):
+        elif self._next is not None:
             self.writing = True
             self.write()
 
@@ -158,7 +156,7 @@ class Exchange:
     @property
     def outstanding(self) -> int:
         """How many lines are queued or sent and not answered."""
-        return self._queued - self.replies.answered
+        return self.queued - self.replies.answered
 
 
 def converse(exchanges: Sequence[Exchange], deadline: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django_safecache.exceptions import (
@@ -56,7 +56,7 @@ class Job:
 
     # What the kinds of job differ in.
 
-    def _lines(self) -> Sequence[bytes]:
+    def _lines(self) -> Iterable[bytes]:
         raise NotImplementedError
 
     def _replies(self) -> Replies:
@@ -100,14 +100,9 @@ class Job:
 
     def start(self, connection: Connection) -> None:
         """Begin a round on an open `connection` and send its first window."""
-        lines = self._lines()
-        self.lines += len(lines)
-        if self._rounds:
-            self.retries += len(lines)
-        self._rounds += 1
         self.exchange = Exchange(
             connection,
-            lines,
+            self._lines(),
             self._replies(),
             window=self._window(),
             timeout=self.options.timeout,
@@ -139,6 +134,10 @@ class Job:
             return
         self.server.pool.give_back(exchange.connection)
         self._again = False
+        self.lines += exchange.queued
+        if self._rounds:
+            self.retries += exchange.queued
+        self._rounds += 1
         self.bytes_sent += exchange.bytes_sent
         self.bytes_received += exchange.bytes_received
         self.finished = exchange.ended
@@ -227,8 +226,8 @@ class GetJob(Job):
             max_keys=options.batch_max_keys,
         )
 
-    def _lines(self) -> Sequence[bytes]:
-        return [protocol.get_line(batch) for batch in self._batches]
+    def _lines(self) -> Iterable[bytes]:
+        return map(protocol.get_line, self._batches)
 
     def _replies(self) -> Replies:
         return protocol.GetReplies(self._batches)
@@ -312,8 +311,8 @@ class CommandJob(Job):
         self._commands = commands
         self._one_at_a_time = False
 
-    def _lines(self) -> Sequence[bytes]:
-        return [line for _, line in self._commands]
+    def _lines(self) -> Iterable[bytes]:
+        return (line for _, line in self._commands)
 
     def _replies(self) -> Replies:
         return protocol.StatusReplies(self.operation, len(self._commands))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -311,8 +312,67 @@ class Interrupted(BaseException):
     """As a worker's abort, or KeyboardInterrupt."""
 
 
+WIRE = os.sep + os.path.join("django_safecache", "memcached") + os.sep
+
+
+def interrupt_at(event):
+    """Raise `Interrupted` at the `event`-th line that the wire executes from now on."""
+    seen = 0
+
+    def trace(frame, kind, _):
+        nonlocal seen
+        if WIRE not in frame.f_code.co_filename:
+            return None
+        if kind == "line":
+            seen += 1
+            if seen == event:
+                raise Interrupted
+        return trace
+
+    return trace
+
+
 class TestInterruption:
-    def test_no_later_call_sees_the_answer(self, local, cluster):
+    """A call may be ended at any point by an exception that is nobody's fault."""
+
+    def call(self, cluster, operation):
+        if operation == "get":
+            return cluster.get_many({b"a": "a", b"c": "c"})
+        if operation == "set":
+            return cluster.store_many("set", [("a", b"a", "A")], 0)
+        return cluster.arithmetic("incr", "n", b"n", 1)
+
+    # A socket that pymemcache was just opening is closed by the collector, which warns.
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.parametrize("connected", [True, False], ids=["kept", "fresh"])
+    @pytest.mark.parametrize("operation", ["get", "set", "incr"])
+    def test_at_every_line_no_later_call_sees_the_answer(
+        self, local, make_cluster, operation, connected
+    ):
+        """And with a pool of one connection: no slot is lost either."""
+        cluster = make_cluster(local.address, pool_max_size=1, timeout=2, deadline=4)
+        cluster.store_many("set", [("a", b"a", "A"), ("b", b"b", "B")], 0)
+        cluster.store_many("set", [("n", b"n", 100)], 0)
+        for event in range(1, 1000):
+            if not connected:
+                cluster.close()
+            previous = sys.gettrace()
+            sys.settrace(interrupt_at(event))
+            try:
+                self.call(cluster, operation)
+            except Interrupted:
+                interrupted = True
+            else:
+                interrupted = False
+            finally:
+                sys.settrace(previous)
+            assert cluster.get_many({b"b": "b"}).found == {"b": "B"}, event
+            if not interrupted:
+                break
+        assert 50 < event < 999
+        assert local.connections_open <= 1
+
+    def test_in_the_middle_of_the_network(self, local, cluster):
         """A call is ended by a signal while its answer is on the way."""
         cluster.store_many("set", [("a", b"a", "A"), ("b", b"b", "B")], 0)
 
