@@ -1,0 +1,1 @@
+"""The day's mail: `contents` composes it, `rendering` words it, `delivery` sends it."""

@@ -1,0 +1,123 @@
+"""What the tables say of one closed local day. Only reads."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from itertools import chain
+from zoneinfo import ZoneInfo
+
+from django_safecache import reports
+from django_safecache.conf import get_settings
+from django_safecache.digest.wording import clean
+from django_safecache.models import ProblemState
+from django_safecache.reports import (
+    Period,
+    ProblemCountRow,
+    SeriesPoint,
+    ServerTotals,
+    Totals,
+)
+
+PROBLEMS_COUNTED = 200
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """One local day. Texts in it are printable, on one line and short.
+
+    `totals` is None when no process reported on the day, which is not "no errors".
+    `before` is the local day before; `loaders` is what was asked of loaders.
+    `servers` has those with most failures first. `muted` counts the problems that
+    occurred and are not told.
+    """
+
+    day: date
+    zone: ZoneInfo
+    environment: str
+    period: Period
+    totals: Totals | None
+    before: Totals | None
+    loaders: Totals | None
+    servers: tuple[ServerTotals, ...]
+    hours: tuple[SeriesPoint, ...]
+    new: tuple[ProblemCountRow, ...]
+    regressed: tuple[ProblemCountRow, ...]
+    ongoing: tuple[ProblemCountRow, ...]
+    muted: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was counted, and no problem occurred."""
+        counted = self.totals and (
+            self.totals.calls or self.totals.loaded or self.totals.errors
+        )
+        return not (counted or self.muted or any(self.problems))
+
+    @property
+    def problems(self) -> Iterable[ProblemCountRow]:
+        return chain(self.new, self.regressed, self.ongoing)
+
+    @property
+    def exceptions(self) -> int:
+        """Occurrences of the site's own exceptions."""
+        return sum(row.count for row in self.problems if row.kind == "application")
+
+
+def compose(day: date) -> Digest:
+    """What the tables say of the local `day`, in the time zone of the digest."""
+    conf = get_settings().digest
+    period = Period.for_day(day, conf.zone)
+    problems = _problems(period)
+    return Digest(
+        day=day,
+        zone=conf.zone,
+        environment=clean(conf.environment, 40),
+        period=period,
+        totals=reports.totals(period),
+        before=reports.totals(Period.for_day(day - timedelta(days=1), conf.zone)),
+        loaders=reports.totals(period, server=""),
+        servers=_servers(period),
+        hours=tuple(reports.series(period, step=HOUR)),
+        new=tuple(problems["new"]),
+        regressed=tuple(problems["regressed"]),
+        ongoing=tuple(problems["ongoing"]),
+        muted=len(problems["muted"]),
+    )
+
+
+def _problems(period: Period) -> defaultdict[str, list[ProblemCountRow]]:
+    """What occurred, by how it is told: new, regressed, ongoing, or muted."""
+    told: defaultdict[str, list[ProblemCountRow]] = defaultdict(list)
+    for row in reports.problems(period, limit=PROBLEMS_COUNTED):
+        if row.state == ProblemState.MUTED:
+            told["muted"].append(row)
+        elif row.first_seen >= period.start:
+            told["new"].append(_printable(row))
+        elif row.state == ProblemState.REGRESSED:
+            told["regressed"].append(_printable(row))
+        else:
+            told["ongoing"].append(_printable(row))
+    return told
+
+
+def _printable(row: ProblemCountRow) -> ProblemCountRow:
+    return replace(
+        row,
+        exception=clean(row.exception, 120),
+        message=clean(row.message, 200),
+        servers=tuple(clean(server, 100) for server in row.servers),
+        call_sites=tuple(clean(site, 120) for site in row.call_sites),
+    )
+
+
+def _servers(period: Period) -> tuple[ServerTotals, ...]:
+    servers = [
+        replace(entry, alias=clean(entry.alias, 64), server=clean(entry.server, 100))
+        for entry in reports.by_server(period)
+        if entry.server
+    ]
+    return tuple(sorted(servers, key=lambda entry: -entry.totals.errors))
