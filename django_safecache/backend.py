@@ -63,9 +63,10 @@ class SafeCache(KeyMakingCache):
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The value; if the server does not answer, the key's loader's; else
         `default`."""
-        values = self._read([key], version, "get")
+        values = self._cluster.get(self._made_one(key, version), key)
         if values.found:
             return values.found[key]
+        self._raise_if_asked("get", values.lost, values.failures)
         if values.lost:
             return self._load(values.lost, None).get(key, default)
         return default
@@ -113,7 +114,7 @@ class SafeCache(KeyMakingCache):
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
-        return bool(self._cluster.get_many(self._made([key], version)).found)
+        return bool(self._cluster.get(self._made_one(key, version), key).found)
 
     def _read(self, keys: Iterable[Any], version: int | None, operation: str) -> Values:
         values = self._cluster.get_many(self._made(keys, version))
@@ -178,7 +179,7 @@ class SafeCache(KeyMakingCache):
         """Store; if the server refuses the value, the old one is deleted."""
         statuses = self._store("set", {key: value}, timeout, version)
         if statuses.refusals:
-            self._cluster.delete_many([(key, *self._made([key], version))])
+            self._cluster.delete_many([(key, self._made_one(key, version))])
 
     def add(
         self,
@@ -209,14 +210,15 @@ class SafeCache(KeyMakingCache):
         """Whether the server has the key and gave it the new timeout."""
         exptime = self.get_backend_timeout(timeout)
         statuses = self._cluster.touch_many(
-            [(key, *self._made([key], version))], exptime
+            [(key, self._made_one(key, version))], exptime
         )
         self._raise_if_asked("touch", statuses.lost, statuses.failures)
         return statuses.answers.get(key) == b"TOUCHED"
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Whether the server had the key and deleted it."""
-        statuses = self._delete([key], version, "delete")
+        statuses = self._cluster.delete_many([(key, self._made_one(key, version))])
+        self._raise_if_asked("delete", statuses.lost, statuses.failures)
         return statuses.answers.get(key) == b"DELETED"
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
@@ -227,7 +229,7 @@ class SafeCache(KeyMakingCache):
         ValueError too, if the server did not say."""
         delta = operator.index(delta)
         operation = "decr" if delta < 0 else "incr"
-        (made,) = self._made([key], version)
+        made = self._made_one(key, version)
         statuses = self._cluster.arithmetic(operation, key, made, abs(delta))
         if statuses.lost:
             failure = statuses.failures[-1]

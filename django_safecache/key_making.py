@@ -15,7 +15,7 @@ from django.core.cache.backends.base import (
 )
 from django.utils.functional import cached_property
 
-from django_safecache.memcached.keys import encode_keys, problem_of
+from django_safecache.memcached.keys import encode_key, encode_keys, problem_of
 from django_safecache.memcached.options import Options
 
 RELATIVE_LIMIT = 60 * 60 * 24 * 30
@@ -33,7 +33,7 @@ class KeyMakingCache(BaseCache):
         """Raise `InvalidCacheKey` for what Django or memcached does not take."""
         for warning in memcache_key_warnings(key):
             raise InvalidCacheKey(warning)
-        problem = problem_of(key, spent_bytes=len(self._options.key_prefix))
+        problem = problem_of(key, spent_bytes=self._spent_bytes)
         if problem is None and not self._options.allow_unicode_keys:
             problem = None if key.isascii() else f"{key!r} is not ASCII"
         if problem is not None:
@@ -58,25 +58,42 @@ class KeyMakingCache(BaseCache):
         stays.
         """
         keys = list(keys)
-        spent = len(self._options.key_prefix)
-        if self._makes_keys_itself:
-            made = [str(self.make_key(key, version)) for key in keys]
-            for each in made:
-                self.validate_key(each)
-            encoded = encode_keys(made, spent_bytes=spent)
-        else:
-            version = self.version if version is None else version
-            prefix = f"{self.key_prefix}:{version}:"
-            encoded = encode_keys(keys, prefix=prefix, spent_bytes=spent)
+        if self._takes_keys_one_by_one:
+            return {self._made_one_by_one(key, version): key for key in keys}
+        encoded = encode_keys(
+            keys, prefix=self._prefix(version), spent_bytes=self._spent_bytes
+        )
         if encoded is None:
-            for key in keys:
-                self.make_and_validate_key(key, version)
-            raise InvalidCacheKey("memcached takes no such key")
+            return {self._made_one_by_one(key, version): key for key in keys}
         return dict(zip(encoded, keys, strict=True))
 
+    def _made_one(self, key: Any, version: int | None) -> bytes:
+        """The made key of one key; raises `InvalidCacheKey`."""
+        if self._takes_keys_one_by_one:
+            return self._made_one_by_one(key, version)
+        prefix, spent = self._prefix(version), self._spent_bytes
+        encoded = encode_key(key, prefix=prefix, spent_bytes=spent)
+        return self._made_one_by_one(key, version) if encoded is None else encoded
+
+    def _made_one_by_one(self, key: Any, version: int | None) -> bytes:
+        made = str(self.make_key(key, version))
+        self.validate_key(made)
+        encoded = encode_key(made, spent_bytes=self._spent_bytes)
+        if encoded is None:  # a subclass that checks less
+            problem = problem_of(made, spent_bytes=self._spent_bytes)
+            raise InvalidCacheKey(f"Cache key will not work with memcached: {problem}")
+        return encoded
+
+    def _prefix(self, version: int | None) -> str:
+        return f"{self.key_prefix}:{self.version if version is None else version}:"
+
     @cached_property
-    def _makes_keys_itself(self) -> bool:
-        """Whether keys are made or checked in a way that takes them one by one."""
+    def _spent_bytes(self) -> int:
+        return len(self._options.key_prefix)
+
+    @cached_property
+    def _takes_keys_one_by_one(self) -> bool:
+        """Whether keys are made or checked in a way of the site's own."""
         return (
             self.key_func is not default_key_func
             or type(self).make_key is not BaseCache.make_key

@@ -83,9 +83,13 @@ def make_cache():
         cache.disconnect_all()
 
 
+# Of a cache whose speed is not the question: a busy machine must not fail a test.
+PATIENT = {"connect_timeout": 10, "timeout": 20, "deadline": 60}
+
+
 @pytest.fixture
 def cache(server, make_cache):
-    return make_cache(server.address)
+    return make_cache(server.address, **PATIENT)
 
 
 @pytest.fixture(autouse=True)

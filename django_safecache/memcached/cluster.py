@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django_safecache.memcached import protocol
+from django_safecache.memcached.at_once import Asked, ask, found_in
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.exchange import converse
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
@@ -19,8 +19,7 @@ from django_safecache.memcached.serde import encode
 from django_safecache.memcached.server import Server
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """What ``get`` found, by the caller's keys; `lost` are those without an answer."""
 
     found: dict[Any, Any]
@@ -28,8 +27,7 @@ class Values:
     failures: Sequence[Failure]
 
 
-@dataclass(frozen=True, slots=True)
-class Statuses:
+class Statuses(NamedTuple):
     """What the servers said to commands, by the caller's keys.
 
     `answers` are status words and numbers; `refusals` error lines that were certainly
@@ -64,6 +62,23 @@ class Cluster:
         unique = list({address.name: address for address in addresses}.values())
         self.servers = [Server(address, options) for address in unique]
         self._placement = Placement([address.name for address in unique])
+
+    def get(self, key: bytes, label: Any) -> Values:
+        """The value of one made key, which the caller calls `label`."""
+        wire = self._wire(key)
+        server = self.servers[self._placement.server_of(key)]
+        asked = ask(server, protocol.get_line((wire,)), self._options)
+        if asked is None:
+            return self.get_many({key: label})
+        found = found_in(asked.data, wire, label, self._options.serde)
+        if found is None:
+            job = GetJob(server, self._options, {wire: label})
+            self._take_over(job, asked)
+            return Values(job.found, job.remaining(), job.failures)
+        asked.settle()
+        counts = {"found": found, "hits": len(found), "misses": 1 - len(found)}
+        self._observer.observe(asked.outcome(self.alias, "get", label, **counts))
+        return Values(found, (), ())
 
     def get_many(self, keys: Mapping[bytes, Any]) -> Values:
         """The values of `keys`, which maps made keys to what the caller calls them."""
@@ -160,6 +175,10 @@ class Cluster:
     def _command(
         self, operation: str, commands: Sequence[tuple[Any, bytes, bytes]]
     ) -> Statuses:
+        if len(commands) == 1:
+            statuses = self._command_at_once(operation, *commands[0])
+            if statuses is not None:
+                return statuses
         shares: dict[int, list[tuple[Any, bytes]]] = {}
         for label, key, line in commands:
             index = self._placement.server_of(key)
@@ -173,17 +192,35 @@ class Cluster:
 
     def _statuses(self, jobs: Sequence[CommandJob]) -> Statuses:
         self._run(jobs)
-        return Statuses(
-            {key: status for job in jobs for key, status in job.statuses.items()},
-            {key: text for job in jobs for key, text in job.refusals.items()},
-            [key for job in jobs for key in job.remaining()],
-            [failure for job in jobs for failure in job.failures],
-        )
+        return _statuses_of(jobs)
+
+    # One command at once.
+
+    def _command_at_once(
+        self, operation: str, label: Any, key: bytes, line: bytes
+    ) -> Statuses | None:
+        server = self.servers[self._placement.server_of(key)]
+        asked = ask(server, line, self._options)
+        if asked is None:
+            return None
+        status = protocol.sole_status(operation, asked.data)
+        if status is None:
+            job = CommandJob(server, self._options, operation, [(label, line)])
+            self._take_over(job, asked)
+            return _statuses_of([job])
+        asked.settle()
+        counts = {"stored": status == b"STORED", "deleted": status == b"DELETED"}
+        self._observer.observe(asked.outcome(self.alias, operation, label, **counts))
+        return Statuses({label: status}, {}, (), ())
+
+    def _take_over(self, job: Job, asked: Asked) -> None:
+        job.take_over(asked.connection, asked.data, asked.error)
+        self._run([job], asked.started)
 
     # Carrying on.
 
-    def _run(self, jobs: Sequence[Job]) -> None:
-        started = time.monotonic()
+    def _run(self, jobs: Sequence[Job], started: float | None = None) -> None:
+        started = time.monotonic() if started is None else started
         deadline = started + self._options.deadline
         asking = jobs
         while asking:
@@ -208,6 +245,8 @@ class Cluster:
         """Send every server its first window; those first that need no connecting."""
         to_connect = []
         for job in jobs:
+            if job.exchange is not None:
+                continue
             if not job.server.breaker.allows():
                 job.skip()
             elif connection := job.server.pool.take_idle():
@@ -231,3 +270,12 @@ class Cluster:
             server.pool.discard(connection)
             raise
         return connection
+
+
+def _statuses_of(jobs: Sequence[CommandJob]) -> Statuses:
+    return Statuses(
+        {key: status for job in jobs for key, status in job.statuses.items()},
+        {key: text for job in jobs for key, text in job.refusals.items()},
+        [key for job in jobs for key in job.remaining()],
+        [failure for job in jobs for failure in job.failures],
+    )

@@ -116,6 +116,17 @@ class Connection:
         events = self._poller.poll(seconds * 1000)
         return events[0][1] if events else 0
 
+    def ask(self, line: bytes, seconds: float) -> bytes:
+        """Send `line` and return the first bytes of its reply, perhaps not all.
+
+        `line` is small enough for the buffer of an idle socket. Raises as `send` and
+        `receive`, and `TimeoutError` after `seconds` of nothing.
+        """
+        self.in_flight = True
+        if self.send(line) != len(line) or not self.wait(False, seconds):
+            raise TimeoutError("timed out")
+        return self.receive()
+
     def is_fresh(self, max_age: float) -> bool:
         """Whether an idle connection can be used again.
 
@@ -124,7 +135,7 @@ class Connection:
         """
         if self.closed or self.in_flight or time.monotonic() - self.opened > max_age:
             return False
-        return self._tls or not self.wait(writing=False, seconds=0)
+        return self._tls or not self.wait(False, 0)
 
     def __del__(self) -> None:
         # One that an interrupted call dropped, or that was its parent's before a fork.

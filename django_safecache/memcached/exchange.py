@@ -116,21 +116,40 @@ class Exchange:
         except TRANSPORT_ERRORS:  # it said nothing
             pass
 
+    def take_over(self, data: bytes, error: BaseException | None) -> None:
+        """Go on where the only line was sent, and then `data` received or `error`
+        raised."""
+        self._fill()
+        self.bytes_sent, self._outgoing = len(self._outgoing), b""
+        self.writing = False
+        self.phase = "receive"
+        if error is not None:
+            self.fail(error)
+        else:
+            self._take(data)
+
     def read(self) -> None:
         """Take what has arrived; send more if that opened the window."""
         try:
-            while True:
-                self.phase = "receive"
-                data = self.connection.receive()
-                if not data:
-                    break
+            self.phase = "receive"
+            data = self.connection.receive()
+        except TRANSPORT_ERRORS as error:
+            self.fail(error)
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            while data:
                 self.bytes_received += len(data)
                 self.phase = "parse"
                 self.replies.feed(data)
                 if self.replies.answered > self.queued:
                     raise ProtocolError("more replies than commands")
+                self.phase = "receive"
                 if not self.connection.has_more(data):
                     break
+                data = self.connection.receive()
         except TRANSPORT_ERRORS as error:
             self.fail(error)
             return

@@ -100,14 +100,24 @@ class Job:
 
     def start(self, connection: Connection) -> None:
         """Begin a round on an open `connection` and send its first window."""
-        self.exchange = Exchange(
+        self.exchange = self._new_exchange(connection)
+        self.exchange.write()
+
+    def take_over(
+        self, connection: Connection, data: bytes, error: BaseException | None
+    ) -> None:
+        """Go on with a round of one line, which was sent on `connection` already."""
+        self.exchange = self._new_exchange(connection)
+        self.exchange.take_over(data, error)
+
+    def _new_exchange(self, connection: Connection) -> Exchange:
+        return Exchange(
             connection,
             self._lines(),
             self._replies(),
             window=self._window(),
             timeout=self.options.timeout,
         )
-        self.exchange.write()
 
     def _window(self) -> int:
         return self.options.window_bytes

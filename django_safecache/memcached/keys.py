@@ -40,6 +40,17 @@ def encode_keys(
     return encoded
 
 
+def encode_key(key: object, *, prefix: str = "", spent_bytes: int = 0) -> bytes | None:
+    """As `encode_keys` of one."""
+    try:
+        encoded = (prefix + str(key)).encode()
+    except UnicodeEncodeError:
+        return None
+    if len(encoded) + spent_bytes > MAX_KEY_BYTES:
+        return None
+    return encoded if encoded.translate(None, _FORBIDDEN) == encoded else None
+
+
 def problem_of(made: str, *, spent_bytes: int = 0) -> str | None:
     """Why memcached would not take the key; None if it would."""
     try:

@@ -48,6 +48,8 @@ def arithmetic_line(command: bytes, key: bytes, delta: int) -> bytes:
 
 FLUSH_ALL = b"flush_all\r\n"
 VERSION = b"version\r\n"
+MISS = b"END\r\n"
+"""The whole reply to a ``get`` that found nothing."""
 
 _STATUSES = {
     "set": frozenset([b"STORED", b"NOT_STORED"]),
@@ -159,6 +161,41 @@ class GetReplies:
         raise _not_understood(line)
 
 
+def sole_value(data: bytes, key: bytes) -> tuple[bytes, bytes] | None:
+    """(flags, value) if `data` is one whole reply to ``get`` of `key`, which was found.
+
+    None for everything else, be it a miss, a beginning or an error: `GetReplies`
+    tells them apart.
+    """
+    head = b"VALUE %b " % key
+    if not (data.startswith(head) and data.endswith(b"\r\nEND\r\n")):
+        return None
+    eol = data.index(b"\r\n", len(head))
+    flags, _, size = data[len(head) : eol].partition(b" ")
+    value = data[eol + 2 : -7]
+    if flags.isdigit() and size.isdigit() and size == b"%d" % len(value):
+        return flags, value
+    return None
+
+
+def sole_status(operation: str, data: bytes) -> bytes | None:
+    """The status if `data` is one whole reply to a command of `operation`, as
+    `StatusReplies` would take it; None for everything else."""
+    status = data[:-2]
+    if data.endswith(b"\r\n") and is_status(operation, status):
+        return status
+    return None
+
+
+def is_status(operation: str, line: bytes) -> bool:
+    """Whether `line` is an answer that a command of `operation` can have."""
+    if line in _STATUSES[operation]:
+        return True
+    if operation in ("incr", "decr"):
+        return line.isdigit() and len(line) <= 20
+    return operation == "version" and line.startswith(b"VERSION ")
+
+
 class StatusReplies:
     """The replies to commands that are answered by one line each.
 
@@ -167,7 +204,6 @@ class StatusReplies:
     """
 
     def __init__(self, operation: str, count: int) -> None:
-        self._expected = _STATUSES[operation]
         self._operation = operation
         self._count = count
         self._rest = b""
@@ -185,20 +221,13 @@ class StatusReplies:
         """Take the next bytes from the server, any number of them."""
         *lines, self._rest = (self._rest + data).split(b"\r\n")
         for line in lines:
-            if self.complete or not self._is_expected(line):
+            if self.complete or not is_status(self._operation, line):
                 raise _not_understood(line)
             self.statuses.append(line)
         if self._rest and self.complete:
             raise ProtocolError("bytes after the last reply")
         if len(self._rest) > MAX_LINE:
             raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
-
-    def _is_expected(self, line: bytes) -> bool:
-        if line in self._expected:
-            return True
-        if self._operation in ("incr", "decr"):
-            return line.isdigit() and len(line) <= 20
-        return self._operation == "version" and line.startswith(b"VERSION ")
 
 
 def _not_understood(line: bytes) -> ReplyError | ProtocolError:

@@ -4,7 +4,7 @@ from django.core.cache.backends.base import memcache_key_warnings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_safecache.memcached.keys import encode_keys, problem_of
+from django_safecache.memcached.keys import encode_key, encode_keys, problem_of
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     ["k" * 250, "k" * 251, "é" * 125, "é" * 126, "a b", "a\n", "", "\x7f", "\ud800"]
@@ -19,6 +19,12 @@ class TestEncodeKeys:
             assert encoded is None
         else:
             assert encoded == [key.encode() for key in made]
+
+    @given(texts, st.sampled_from(["", ":1:", "é"]), st.integers(0, 9))
+    def test_one_key_is_as_many_of_one(self, key, prefix, spent):
+        one = encode_key(key, prefix=prefix, spent_bytes=spent)
+        many = encode_keys([key], prefix=prefix, spent_bytes=spent)
+        assert [one] == (many or [None])
 
     @given(texts)
     def test_whatever_django_warns_of_is_a_problem(self, key):

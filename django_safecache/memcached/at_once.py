@@ -1,0 +1,89 @@
+"""One command on a kept connection, where all goes well.
+
+One line, one packet and one reply need no pipeline, and take half the time without.
+Whatever is out of the ordinary is left to a job, which takes over the connection and
+what has arrived on it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from django_safecache.exceptions import UndecodableValueError
+from django_safecache.memcached import protocol
+from django_safecache.memcached.connection import Connection
+from django_safecache.memcached.failures import TRANSPORT_ERRORS
+from django_safecache.memcached.options import Options
+from django_safecache.memcached.outcomes import Outcome
+from django_safecache.memcached.serde import Serde, decode
+from django_safecache.memcached.server import Server
+
+AT_ONCE_BYTES = 4096
+"""Of a command that is sent without looking whether the socket takes it: less than the
+smallest buffer of an idle one."""
+
+
+class Asked(NamedTuple):
+    """A line that was sent, and its reply: `data`, perhaps not all, or `error`."""
+
+    server: Server
+    connection: Connection
+    line: bytes
+    started: float
+    data: bytes
+    error: BaseException | None
+
+    def settle(self) -> None:
+        """The reply was whole and understood: the connection is free for others."""
+        self.connection.in_flight = False
+        self.server.pool.give_back(self.connection)
+        self.server.breaker.succeeded()
+
+    def outcome(self, alias: str, operation: str, label: Any, **counts: Any) -> Outcome:
+        """The outcome of it, once settled."""
+        return Outcome(
+            alias=alias,
+            server=self.server.name,
+            operation=operation,
+            keys=(label,),
+            lines=1,
+            bytes_sent=len(self.line),
+            bytes_received=len(self.data),
+            duration=time.monotonic() - self.started,
+            **counts,
+        )
+
+
+def ask(server: Server, line: bytes, options: Options) -> Asked | None:
+    """Send `line` and wait for a reply; None if that takes a pipeline, or a new
+    connection, or there is no use in it. Raises nothing of the transport."""
+    if server.breaker.is_open or len(line) > AT_ONCE_BYTES:
+        return None
+    connection = server.pool.take_idle()
+    if connection is None:
+        return None
+    started = time.monotonic()
+    data, error = b"", None
+    try:
+        data = connection.ask(line, min(options.timeout, options.deadline))
+    except TRANSPORT_ERRORS as failure:
+        error = failure
+    return Asked(server, connection, line, started, data, error)
+
+
+def found_in(
+    data: bytes, wire: bytes, label: Any, serde: Serde
+) -> dict[Any, Any] | None:
+    """What a whole reply to ``get`` of the key `wire` says: its value by `label`, or
+    nothing. None if `data` is not that simple."""
+    if data == protocol.MISS:
+        return {}
+    sole = protocol.sole_value(data, wire)
+    if sole is None:
+        return None
+    flags, value = sole
+    try:
+        return {label: decode(serde, wire, value, int(flags))}
+    except UndecodableValueError:  # the job counts it
+        return None
