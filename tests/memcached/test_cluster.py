@@ -158,6 +158,106 @@ def _target(cluster):
     return host, int(port)
 
 
+class TestAtOnce:
+    """One command on a kept connection goes without a pipeline, to the same end."""
+
+    @pytest.fixture
+    def kept(self, local, cluster):
+        cluster.store_many("set", [("a", b"a", "A")], 0)
+        local.clear_record()
+        return cluster
+
+    def test_a_hit_and_a_miss(self, kept, recording):
+        assert kept.get(b"a", "a").found == {"a": "A"}
+        assert (recording.last.hits, recording.last.misses) == (1, 0)
+        assert kept.get(b"b", "b") == ({}, (), ())
+        assert (recording.last.hits, recording.last.misses) == (0, 1)
+
+    def test_the_outcome_is_that_of_the_pipeline(self, kept, recording):
+        kept.get(b"a", "a")
+        kept.get_many({b"a": "a"})
+        quick, slow = (outcome._asdict() for outcome in recording.outcomes[-2:])
+        for outcome in (quick, slow):
+            outcome["keys"] = list(outcome["keys"])
+            outcome["lost"] = list(outcome["lost"])
+            assert outcome.pop("duration") > 0
+        assert quick == slow
+
+    @pytest.mark.parametrize(
+        ("faults", "kind"),
+        [
+            (Faults(close_at=1, times=1), "closed"),
+            (Faults(reset_at=1, times=1), "reset"),
+            (Faults(answer=b"HELLO", times=1), "protocol"),
+            (Faults(cut_reply_after=10, times=1), "closed"),
+        ],
+    )
+    def test_a_kept_connection_that_fails_is_replaced(
+        self, local, kept, recording, faults, kind
+    ):
+        local.faults = faults
+        assert kept.get(b"a", "a").found == {"a": "A"}
+        assert recording.kinds == [kind]
+        assert (recording.last.hits, recording.last.retries) == (1, 1)
+
+    @pytest.mark.parametrize(
+        ("faults", "kind"),
+        [
+            (Faults(stall=True), "timeout"),
+            (Faults(answer=b"SERVER_ERROR out of memory"), "server_error"),
+            (Faults(close_at=1), "closed"),
+        ],
+    )
+    def test_what_cannot_be_mended_is_unavailable(
+        self, local, kept, recording, faults, kind
+    ):
+        local.faults = faults
+        started = time.monotonic()
+        values = kept.get(b"a", "a")
+        assert time.monotonic() - started < 0.6 + 0.5
+        assert (values.found, list(values.lost)) == ({}, ["a"])
+        assert recording.kinds[0] == kind
+        assert recording.last.unavailable == 1
+
+    def test_a_value_in_many_packets_is_whole(self, kept):
+        value = "v" * 900_000
+        kept.store_many("set", [("big", b"big", value)], 0)
+        assert kept.get(b"big", "big").found == {"big": value}
+
+    def test_an_undecodable_value_is_a_miss(self, kept, recording):
+        with socket.create_connection(_target(kept)) as raw:
+            raw.sendall(b"set u 1 0 4\r\nxxxx\r\n")
+            assert raw.recv(100) == b"STORED\r\n"
+        values = kept.get(b"u", "u")
+        assert (values.found, list(values.lost)) == ({}, [])
+        assert recording.kinds == ["undecodable"]
+        assert (recording.last.hits, recording.last.misses) == (0, 1)
+
+    @pytest.mark.parametrize(
+        "value", ["END\r\n", "VALUE a 16 1\r\nx\r\nEND\r\n", "\r\nEND\r\n", ""]
+    )
+    def test_a_value_that_looks_like_protocol_is_data(self, kept, value):
+        kept.store_many("set", [("p", b"p", value)], 0)
+        assert kept.get(b"p", "p").found == {"p": value}
+
+    def test_every_command_says_what_it_says_in_a_pipeline(self, kept, recording):
+        def answer(statuses):
+            return dict(statuses.answers)
+
+        assert answer(kept.store_many("add", [("a", b"a", 1)], 0)) == {
+            "a": b"NOT_STORED"
+        }
+        assert answer(kept.store_many("set", [("n", b"n", 5)], 0)) == {"n": b"STORED"}
+        assert recording.last.stored == 1
+        assert answer(kept.arithmetic("incr", "n", b"n", 2)) == {"n": b"7"}
+        assert answer(kept.touch_many([("n", b"n")], 0)) == {"n": b"TOUCHED"}
+        assert answer(kept.delete_many([("n", b"n")])) == {"n": b"DELETED"}
+        assert recording.last.deleted == 1
+        assert answer(kept.delete_many([("n", b"n")])) == {"n": b"NOT_FOUND"}
+        refused = kept.arithmetic("incr", "a", b"a", 1)
+        assert "non-numeric" in refused.refusals["a"]
+
+
 class TestWhatSurvives:
     def test_lines_answered_before_the_failure_stand(self, local, cluster, recording):
         """Of ten lines the fourth fails: three are hits, the rest is unavailable."""
@@ -336,6 +436,8 @@ class TestInterruption:
     """A call may be ended at any point by an exception that is nobody's fault."""
 
     def call(self, cluster, operation):
+        if operation == "get one":
+            return cluster.get(b"a", "a")
         if operation == "get":
             return cluster.get_many({b"a": "a", b"c": "c"})
         if operation == "set":
@@ -345,7 +447,7 @@ class TestInterruption:
     # A socket that pymemcache was just opening is closed by the collector, which warns.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("connected", [True, False], ids=["kept", "fresh"])
-    @pytest.mark.parametrize("operation", ["get", "set", "incr"])
+    @pytest.mark.parametrize("operation", ["get", "get one", "set", "incr"])
     def test_at_every_line_no_later_call_sees_the_answer(
         self, local, make_cluster, operation, connected
     ):
