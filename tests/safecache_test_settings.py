@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 SECRET_KEY = "tests"
 DEBUG = False
 USE_TZ = True
@@ -12,6 +15,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": ":memory:",
+        # A file, because Django never closes a thread's connection to one in memory.
+        "TEST": {"NAME": f"{tempfile.gettempdir()}/safecache-{os.getpid()}.sqlite3"},
     }
 }
 INSTALLED_APPS = [

@@ -471,7 +471,7 @@ class TestInterruption:
             assert cluster.get_many({b"b": "b"}).found == {"b": "B"}, event
             if not interrupted:
                 break
-        assert 50 < event < 999
+        assert 20 < event < 999
         assert local.connections_open <= 1
 
     def test_in_the_middle_of_the_network(self, local, cluster):
