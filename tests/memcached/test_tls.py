@@ -136,6 +136,11 @@ class TlsProxy:
                 return bool(data)
 
     def _hang_up(self, tls):
+        # To close with something unread resets, and may take back what was sent.
+        tls.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while tls.recv(65536):
+                pass
         if self.says_goodbye:
             tls.setblocking(False)
             tls.unwrap()  # raises, because it does not wait for the client's
