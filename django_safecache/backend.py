@@ -28,14 +28,16 @@ T = TypeVar("T")
 class ManyResult:
     """What became of each key of a `read_many`, nothing hidden.
 
-    A key is in exactly one of `found`, `missing` (the server said so) and
-    `unavailable` (the server did not answer for it); `failures` say why.
+    A key is in exactly one of `found`, `missing` (the server has not got it, or has
+    something that cannot be decoded: those are in `undecodable` too) and `unavailable`
+    (the server did not answer for it); `failures` say why.
     """
 
     found: dict[Any, Any]
     missing: list[Any]
     unavailable: list[Any]
     failures: tuple[Failure, ...]
+    undecodable: list[Any]
 
 
 class SafeCache(KeyMakingCache):
@@ -47,7 +49,7 @@ class SafeCache(KeyMakingCache):
     """
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
-        alias = alias_of(server, params)
+        alias = alias_of(type(self), server, params)
         try:
             options = Options.parse(params.get("OPTIONS") or {})
             self._cluster = cluster_of(alias, server, options)
@@ -63,12 +65,13 @@ class SafeCache(KeyMakingCache):
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The value; if the server does not answer, the key's loader's; else
         `default`."""
-        values = self._cluster.get(self._made_one(key, version), key)
+        label = self._label(key)
+        values = self._cluster.get(self._made_one(key, version), label)
         if values.found:
-            return values.found[key]
+            return values.found[label]
         self._raise_if_asked("get", values.lost, values.failures)
         if values.lost:
-            return self._load(values.lost, None).get(key, default)
+            return self._load([label], None).get(label, default)
         return default
 
     def get_many(
@@ -109,12 +112,12 @@ class SafeCache(KeyMakingCache):
         """
         result = self.read_many(keys, version)
         loaded = self._load([*result.missing, *result.unavailable], loader)
-        self._write_back(result.missing, loaded, timeout, version)
+        self._write_back(result, loaded, timeout, version)
         return {**result.found, **loaded}
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
-        return bool(self._cluster.get(self._made_one(key, version), key).found)
+        return bool(self._cluster.get(self._made_one(key, version), None).found)
 
     def _read(self, keys: Iterable[Any], version: int | None, operation: str) -> Values:
         values = self._cluster.get_many(self._made(keys, version))
@@ -133,6 +136,7 @@ class SafeCache(KeyMakingCache):
             ],
             unavailable=list(values.lost),
             failures=tuple(values.failures),
+            undecodable=list(values.undecodable),
         )
 
     def _load(self, keys: Sequence[Any], loader: Loader | None) -> dict[Any, Any]:
@@ -158,12 +162,16 @@ class SafeCache(KeyMakingCache):
 
     def _write_back(
         self,
-        missing: Sequence[Any],
+        result: ManyResult,
         loaded: Mapping[Any, Any],
         timeout: Any,
         version: int | None,
     ) -> None:
-        made = self._made([key for key in missing if key in loaded], version)
+        """Add what was missing. What could not be decoded would refuse to be added
+        over, and be loaded again by every call: it is deleted before."""
+        if result.undecodable:
+            self.delete_many(result.undecodable, version)
+        made = self._made([key for key in result.missing if key in loaded], version)
         items = [(key, encoded, loaded[key]) for encoded, key in made.items()]
         self._cluster.store_many("add", items, self.get_backend_timeout(timeout))
 
@@ -177,9 +185,9 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> None:
         """Store; if the server refuses the value, the old one is deleted."""
-        statuses = self._store("set", {key: value}, timeout, version)
+        statuses = self._store("set", key, value, timeout, version)
         if statuses.refusals:
-            self._cluster.delete_many([(key, self._made_one(key, version))])
+            self._cluster.delete_many([(None, self._made_one(key, version))])
 
     def add(
         self,
@@ -190,8 +198,8 @@ class SafeCache(KeyMakingCache):
     ) -> bool:
         """Whether the value was stored, because the key had none. False also if the
         server did not answer."""
-        statuses = self._store("add", {key: value}, timeout, version)
-        return statuses.answers.get(key) == b"STORED"
+        statuses = self._store("add", key, value, timeout, version)
+        return b"STORED" in statuses.answers.values()
 
     def set_many(
         self,
@@ -200,45 +208,55 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> list[Any]:
         """Store all; returns the keys that were not stored, for whatever reason."""
-        statuses = self._store("set", data, timeout, version, "set_many")
+        made = self._made(data, version)
+        statuses = self._cluster.store_many(
+            "set",
+            [(key, encoded, data[key]) for encoded, key in made.items()],
+            self.get_backend_timeout(timeout),
+        )
+        self._raise_if_asked("set_many", statuses.lost, statuses.failures)
         answers = statuses.answers
-        return [key for key in data if answers.get(key) != b"STORED"]
+        return [key for key in made.values() if answers.get(key) != b"STORED"]
 
     def touch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """Whether the server has the key and gave it the new timeout."""
+        item = (self._label(key), self._made_one(key, version))
         exptime = self.get_backend_timeout(timeout)
-        statuses = self._cluster.touch_many(
-            [(key, self._made_one(key, version))], exptime
-        )
+        statuses = self._cluster.touch_many([item], exptime)
         self._raise_if_asked("touch", statuses.lost, statuses.failures)
-        return statuses.answers.get(key) == b"TOUCHED"
+        return b"TOUCHED" in statuses.answers.values()
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Whether the server had the key and deleted it."""
-        statuses = self._cluster.delete_many([(key, self._made_one(key, version))])
+        item = (self._label(key), self._made_one(key, version))
+        statuses = self._cluster.delete_many([item])
         self._raise_if_asked("delete", statuses.lost, statuses.failures)
-        return statuses.answers.get(key) == b"DELETED"
+        return b"DELETED" in statuses.answers.values()
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        self._delete(keys, version, "delete_many")
+        made = self._made(keys, version)
+        statuses = self._cluster.delete_many(
+            [(key, encoded) for encoded, key in made.items()]
+        )
+        self._raise_if_asked("delete_many", statuses.lost, statuses.failures)
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """The new number. ValueError if there is none; `ServerUnavailableError`, a
         ValueError too, if the server did not say."""
         delta = operator.index(delta)
         operation = "decr" if delta < 0 else "incr"
-        made = self._made_one(key, version)
-        statuses = self._cluster.arithmetic(operation, key, made, abs(delta))
+        label, made = self._label(key), self._made_one(key, version)
+        statuses = self._cluster.arithmetic(operation, label, made, abs(delta))
         if statuses.lost:
             failure = statuses.failures[-1]
             raise ServerUnavailableError(failure.server, failure.kind, operation)
-        if key in statuses.refusals:
-            raise ValueError(f"Key {key!r}: {statuses.refusals[key]}")
-        if statuses.answers[key] == b"NOT_FOUND":
+        if statuses.refusals:
+            raise ValueError(f"Key {key!r}: {statuses.refusals[label]}")
+        if statuses.answers[label] == b"NOT_FOUND":
             raise ValueError(f"Key '{key}' not found")
-        return int(statuses.answers[key])
+        return int(statuses.answers[label])
 
     def incr_version(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """As Django's, but no loader stands in for the value to be moved."""
@@ -259,28 +277,13 @@ class SafeCache(KeyMakingCache):
         self._cluster.flush_all()
 
     def _store(
-        self,
-        command: str,
-        data: Mapping[Any, Any],
-        timeout: Any,
-        version: int | None,
-        operation: str | None = None,
+        self, command: str, key: Any, value: Any, timeout: Any, version: int | None
     ) -> Statuses:
-        made = self._made(data, version)
-        items = [(key, encoded, data[key]) for encoded, key in made.items()]
-        exptime = self.get_backend_timeout(timeout)
-        statuses = self._cluster.store_many(command, items, exptime)
-        self._raise_if_asked(operation or command, statuses.lost, statuses.failures)
-        return statuses
-
-    def _delete(
-        self, keys: Iterable[Any], version: int | None, operation: str
-    ) -> Statuses:
-        made = self._made(keys, version)
-        statuses = self._cluster.delete_many(
-            [(key, encoded) for encoded, key in made.items()]
+        item = (self._label(key), self._made_one(key, version), value)
+        statuses = self._cluster.store_many(
+            command, [item], self.get_backend_timeout(timeout)
         )
-        self._raise_if_asked(operation, statuses.lost, statuses.failures)
+        self._raise_if_asked(command, statuses.lost, statuses.failures)
         return statuses
 
     def _raise_if_asked(
@@ -332,7 +335,7 @@ class SafeCache(KeyMakingCache):
         if not to_load:
             return result.found
         loaded = await sync_to_async(self._load)(to_load, loader)
-        await _in_a_thread(self._write_back)(result.missing, loaded, timeout, version)
+        await _in_a_thread(self._write_back)(result, loaded, timeout, version)
         return {**result.found, **loaded}
 
     async def aset_many(

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.options import Options
@@ -25,7 +26,7 @@ UNNAMED = "unnamed"
 _shared: dict[str, tuple[list[Address], Options, Cluster]] = {}
 
 
-def alias_of(location: Any, params: Mapping[str, Any]) -> str | None:
+def alias_of(backend: type, location: Any, params: Mapping[str, Any]) -> str | None:
     """The name in CACHES with this configuration: Django does not tell a backend.
 
     Of two that are the same to the letter, and therefore the same cache, the first.
@@ -33,7 +34,8 @@ def alias_of(location: Any, params: Mapping[str, Any]) -> str | None:
     given = {"LOCATION": location, **params}
     for alias, config in settings.CACHES.items():
         rest = {name: value for name, value in config.items() if name != "BACKEND"}
-        if {"LOCATION": "", **rest} == given:
+        same = {"LOCATION": "", **rest} == given
+        if same and import_string(config["BACKEND"]) is backend:
             return str(alias)
     return None
 

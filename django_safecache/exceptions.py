@@ -22,6 +22,9 @@ class ServerUnavailableError(SafeCacheError, ValueError):
         self.kind = kind
         self.operation = operation
 
+    def __reduce__(self) -> tuple[type[ServerUnavailableError], tuple[str, str, str]]:
+        return type(self), (self.server, self.kind, self.operation)
+
 
 class ConnectionClosedError(SafeCacheError, ConnectionError):
     """The server closed the connection before the reply was complete."""

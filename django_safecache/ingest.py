@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing.util
 import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import tzinfo
 from functools import partial
@@ -33,6 +35,10 @@ class Ingest:
     ``request`` at the end of a request once the interval has passed; ``manual`` when
     `flush` is called; ``off`` never. The first two also store when the process ends
     orderly. Thread-safe.
+
+    Once `under_test` has said that a test run is on, every mode is ``manual``: the
+    database of a test run is gone when its process ends, and the site's own is back
+    in its place.
     """
 
     def __init__(
@@ -43,12 +49,15 @@ class Ingest:
         interval: float,
         database: str,
         zone: tzinfo,
+        under_test: Callable[[], bool] = lambda: False,
     ) -> None:
         self.recorder = recorder
         self.mode = mode
         self.interval = interval
         self.database = database
         self.zone = zone
+        self._under_test = under_test
+        self._is_test = False
         self.flush_errors = 0
         self._reset()
         _ingests.add(self)
@@ -73,6 +82,11 @@ class Ingest:
             request_finished.connect(self._request_finished)
         if self.mode in ("thread", "request"):
             atexit.register(self.close)
+            # A child of multiprocessing ends without atexit, by its own finalizers.
+            multiprocessing.util.register_after_fork(self, Ingest._close_at_the_end)
+
+    def _close_at_the_end(self) -> None:
+        multiprocessing.util.Finalize(self, self.close, exitpriority=0)
 
     def flush(self, *, ended: bool = False) -> bool:
         """Store everything now; False if that failed, and the totals are kept.
@@ -88,6 +102,8 @@ class Ingest:
         self._stop.set()
         request_finished.disconnect(self._request_finished)
         atexit.unregister(self.close)
+        if self._tests():
+            return
         if self._lock.acquire(timeout=EXIT_PATIENCE):
             try:
                 self._flush(ended=True)
@@ -134,7 +150,13 @@ class Ingest:
             message=scrubbed(str(error)),
         )
 
+    def _tests(self) -> bool:
+        self._is_test = self._is_test or self._under_test()
+        return self._is_test
+
     def _start(self) -> None:
+        if self._tests():
+            return
         with self._start_lock:
             if self._stop.is_set() or (self._thread and self._thread.is_alive()):
                 return
@@ -148,14 +170,14 @@ class Ingest:
 
     def _run(self) -> None:
         stop = self._stop
-        while not stop.wait(self.interval):
+        while not (stop.wait(self.interval) or self._tests()):
             self.flush()
             # Held open, it would cost the database a connection for every process of
             # the site, and work a few milliseconds in ten seconds.
             self._close_connection()
 
     def _request_finished(self, **kwargs: object) -> None:
-        if time.monotonic() - self._flushed_at < self.interval:
+        if time.monotonic() - self._flushed_at < self.interval or self._tests():
             return
         # Another thread is at it: this one's request need not wait.
         if self._lock.acquire(blocking=False):

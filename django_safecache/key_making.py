@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from django.core.cache.backends.base import (
@@ -20,6 +20,8 @@ from django_safecache.memcached.options import Options
 
 RELATIVE_LIMIT = 60 * 60 * 24 * 30
 """Seconds up to which memcached takes an exptime as relative; above, as a date."""
+
+_HOOKS = frozenset(["make_key", "make_and_validate_key", "validate_key"])
 
 
 class KeyMakingCache(BaseCache):
@@ -75,9 +77,13 @@ class KeyMakingCache(BaseCache):
         encoded = encode_key(key, prefix=prefix, spent_bytes=spent)
         return self._made_one_by_one(key, version) if encoded is None else encoded
 
+    @staticmethod
+    def _label(key: Any) -> Any:
+        """What a key is called in dictionaries: Django takes a key that has no hash."""
+        return key if isinstance(key, Hashable) else str(key)
+
     def _made_one_by_one(self, key: Any, version: int | None) -> bytes:
-        made = str(self.make_key(key, version))
-        self.validate_key(made)
+        made = str(self.make_and_validate_key(key, version=version))
         encoded = encode_key(made, spent_bytes=self._spent_bytes)
         if encoded is None:  # a subclass that checks less
             problem = problem_of(made, spent_bytes=self._spent_bytes)
@@ -85,18 +91,26 @@ class KeyMakingCache(BaseCache):
         return encoded
 
     def _prefix(self, version: int | None) -> str:
-        return f"{self.key_prefix}:{self.version if version is None else version}:"
+        version = self.version if version is None else version
+        return f"{self.key_prefix!s}:{version!s}:"
 
     @cached_property
     def _spent_bytes(self) -> int:
         return len(self._options.key_prefix)
 
-    @cached_property
+    @property
     def _takes_keys_one_by_one(self) -> bool:
-        """Whether keys are made or checked in a way of the site's own."""
+        """Whether keys are made or checked in a way of the site's own: by a key
+        function, a subclass, or a method put onto this very object."""
+        return self._is_customised or not _HOOKS.isdisjoint(self.__dict__)
+
+    @cached_property
+    def _is_customised(self) -> bool:
         return (
             self.key_func is not default_key_func
-            or type(self).make_key is not BaseCache.make_key
-            or type(self).validate_key is not KeyMakingCache.validate_key
             or not self._options.allow_unicode_keys
+            or any(
+                getattr(type(self), name) is not getattr(KeyMakingCache, name)
+                for name in _HOOKS
+            )
         )

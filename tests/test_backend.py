@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_safecache.backend import SafeCache
 from django_safecache.exceptions import ServerUnavailableError
 from django_safecache.memcached.placement import Address
+from django_safecache.testing import Faults
 
 NOBODY = "127.0.0.1:1"
 BAD_KEYS = ["k" * 251, "a b", "a\nb", "a\x00b", "\x7f", "é" * 124, "\ud800"]
@@ -202,6 +203,37 @@ class TestKeys:
         with pytest.raises(InvalidCacheKey, match="no Z"):
             cache.get_many(["a", "z"])
 
+    def test_a_subclass_may_do_both_in_one(self, local, make_cache):
+        """As for tenants: two of them never share a value."""
+
+        class Tenant(SafeCache):
+            tenant = "one"
+
+            def make_and_validate_key(self, key, version=None):
+                return super().make_and_validate_key(f"{self.tenant}/{key}", version)
+
+        cache = make_cache(local.address, cls=Tenant)
+        cache.set("key", 1)
+        cache.set_many({"many": 2})
+        assert cache.get_many(["key", "many"]) == {"key": 1, "many": 2}
+        cache.tenant = "two"
+        assert cache.get("key") is None
+        assert cache.get_many(["key", "many"]) == {}
+
+    def test_a_method_put_onto_the_object_makes_the_key(self, local, make_cache):
+        """As debugging tools do, at any time."""
+        cache = make_cache(local.address)
+        cache.set("key", 1)
+        cache.make_key = lambda key, version=None: f"patched/{key}"
+        assert cache.get("key") is None
+        assert cache.get_many(["key"]) == {}
+
+    def test_a_key_that_has_no_hash_works_as_in_django(self, cache):
+        cache.set([1], "list")
+        assert cache.get([1]) == "list"
+        assert cache.touch([1]) is True
+        assert cache.delete([1]) is True
+
     def test_an_enum_is_the_text_it_prints_as(self, make_cache, memcached):
         ours = make_cache(memcached.address)
         theirs = PyMemcacheCache(memcached.address, {})
@@ -258,6 +290,12 @@ class TestDropIn:
 
         ours = make_cache(memcached.address)
         assert list(script(ours)) == list(script(theirs))
+
+    def test_two_keys_with_one_made_key_are_one(self, memcached, make_cache, theirs):
+        data = {1: "x", "1": "y"}
+        ours = make_cache(memcached.address)
+        assert ours.set_many(data) == theirs.set_many(data) == []
+        assert ours.get_many([1, "1"]) == theirs.get_many([1, "1"]) == {"1": "y"}
 
     def test_the_same_exptimes(self, make_cache):
         ours = make_cache(NOBODY, params={"TIMEOUT": 77})
@@ -320,6 +358,14 @@ class TestSize:
         data["k25"] = "x" * 1_100_000
         assert cache.set_many(data) == ["k25"]
         assert len(cache.get_many(data)) == 49
+
+    def test_however_many_are_too_large_the_others_are_stored(self, cache):
+        """What stands behind them must not keep its old value on a healthy server."""
+        last = {f"last{number}": "new" for number in range(5)}
+        cache.set_many(dict.fromkeys(last, "old"))
+        large = {f"large{number}": "x" * 1_100_000 for number in range(12)}
+        assert cache.set_many({**large, **last}) == list(large)
+        assert cache.get_many(last) == last
 
     def test_many_values_of_a_megabyte(self, make_cache, server):
         cache = make_cache(server.address, deadline=30, timeout=10)
@@ -395,6 +441,16 @@ class TestConfiguration:
             cache.set("key", 1)
             assert cache.get("key") == 1
 
+    def test_another_backend_at_the_same_place_is_another_cache(self, settings):
+        """While a site tries this one beside its old one."""
+        place = {"LOCATION": NOBODY}
+        djangos = "django.core.cache.backends.memcached.PyMemcacheCache"
+        settings.CACHES = {
+            "default": {"BACKEND": djangos, **place},
+            "safe": {"BACKEND": "django_safecache.backend.SafeCache", **place},
+        }
+        assert caches["safe"].alias == "safe"
+
     def test_the_alias_is_the_one_in_caches(self, settings):
         settings.CACHES = {
             name: {
@@ -436,6 +492,35 @@ class TestUnavailable:
         assert isinstance(raised.value, ValueError)
         assert raised.value.server == NOBODY
         assert raised.value.kind == "refused"
+
+    def test_the_error_can_be_pickled(self, down):
+        """As test runners and task queues do."""
+        with pytest.raises(ServerUnavailableError) as raised:
+            down.incr("key")
+        copy = pickle.loads(pickle.dumps(raised.value))
+        assert (copy.server, copy.kind, str(copy)) == (
+            NOBODY,
+            "refused",
+            str(raised.value),
+        )
+
+    def test_a_full_server_is_unavailable_not_an_answer(
+        self, local, make_cache, recording
+    ):
+        """``ERROR Too many open connections``: a lock is neither taken nor free."""
+        local.faults = Faults(too_many_connections=True)
+        cache = make_cache(local.address, raise_on_unavailable=["add", "set"])
+        for call in (
+            lambda: cache.add("key", 1),
+            lambda: cache.set("key", 1),
+            lambda: cache.incr("key"),
+        ):
+            with pytest.raises(ServerUnavailableError):
+                call()
+        assert cache.set_many({"a": 1, "b": 2, "c": 3}) == ["a", "b", "c"]
+        assert recording.total("unavailable") == 6
+        assert set(recording.kinds()) == {"too_many_connections"}
+        assert local.connections_accepted == 4
 
     def test_read_many_hides_nothing(self, down):
         result = down.read_many(["a", "b"])

@@ -293,6 +293,37 @@ class TestProcesses:
         run_process(database, "thread", code, PYTHONWARNINGS="ignore")
         assert run_process(database, "off", "print(*rows())") == ["20", "301"]
 
+    def test_a_child_of_multiprocessing_stores_what_is_left(self, database):
+        """It ends by ``os._exit``, without atexit."""
+        code = """
+            import multiprocessing
+            fork = multiprocessing.get_context("fork")
+            children = [fork.Process(target=observe, args=[n]) for n in (20, 300)]
+            [child.start() for child in children]
+            [child.join() for child in children]
+        """
+        run_process(database, "request", code, PYTHONWARNINGS="ignore")
+        assert run_process(database, "off", "print(*rows())") == ["20", "300"]
+
+    @pytest.mark.parametrize("mode", ["thread", "request"])
+    def test_a_test_run_does_not_count_into_the_sites_own_database(
+        self, database, mode
+    ):
+        """As the test runner does it: another database, then the old one back."""
+        code = """
+            from django.core.signals import request_finished
+            from django.test import utils
+            utils.setup_test_environment()
+            observe(5)
+            time.sleep(0.2)
+            request_finished.send(None)
+            utils.teardown_test_environment()
+        """
+        run_process(database, mode, code)
+        assert run_process(
+            database, "off", "print(*rows(), Writer.objects.count())"
+        ) == ["0"]
+
     def test_without_tables_a_process_lives_and_ends_quietly(self, tmp_path):
         code = """
             observe(1)

@@ -17,6 +17,16 @@ def loader_b(keys):
     return dict.fromkeys(keys, "b")
 
 
+class Marshal:
+    """A serde that says of anything that it is a pickle."""
+
+    def serialize(self, key, value):
+        return value, 1
+
+    def deserialize(self, key, value, flags):
+        return value
+
+
 class TestRegistry:
     def test_the_longest_prefix_wins(self):
         loaders = Registry()
@@ -129,6 +139,24 @@ class TestWithACacheThatAnswers:
         assert cache.get_or_load_many(wanted) == expected
         assert cache.get_or_load_many(wanted) == expected
         assert registered == [["doc/1", "doc/gone"], ["doc/gone"]]
+
+    def test_a_value_that_cannot_be_decoded_is_replaced(
+        self, server, make_cache, recording
+    ):
+        """It is loaded once, not by every call from then on."""
+        old = make_cache(server.address, serde=Marshal())
+        cache = make_cache(server.address)
+        old.set("a", b"not a pickle")
+        calls = []
+
+        def loader(keys):
+            calls.append(list(keys))
+            return dict.fromkeys(keys, "new")
+
+        for _ in range(3):
+            assert cache.get_or_load_many(["a"], loader=loader) == {"a": "new"}
+        assert calls == [["a"]]
+        assert recording.kinds() == ["undecodable"]
 
     def test_write_back_never_overwrites_a_newer_value(self, cache):
         def slow(keys):

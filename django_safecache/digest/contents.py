@@ -32,7 +32,7 @@ class Digest:
     `totals` is None when no process reported on the day, which is not "no errors".
     `before` is the local day before; `loaders` is what was asked of loaders.
     `servers` has those with most failures first. `muted` counts the problems that
-    occurred and are not told.
+    occurred and are not told; `reported_before` is whether any process ever did.
     """
 
     day: date
@@ -48,10 +48,17 @@ class Digest:
     regressed: tuple[ProblemCountRow, ...]
     ongoing: tuple[ProblemCountRow, ...]
     muted: int
+    reported_before: bool
 
     @property
     def is_empty(self) -> bool:
-        """Nothing was counted, and no problem occurred."""
+        """Nothing was counted, and no problem occurred.
+
+        Silence is no such day where processes have reported before: it is told, for
+        it may be the telemetry that is broken.
+        """
+        if self.totals is None and self.reported_before:
+            return False
         counted = self.totals and (
             self.totals.calls or self.totals.loaded or self.totals.errors
         )
@@ -86,6 +93,7 @@ def compose(day: date) -> Digest:
         regressed=tuple(problems["regressed"]),
         ongoing=tuple(problems["ongoing"]),
         muted=len(problems["muted"]),
+        reported_before=reports.reported_before(period.end),
     )
 
 

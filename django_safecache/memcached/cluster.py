@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from django_safecache.memcached import protocol
 from django_safecache.memcached.at_once import Asked, ask, found_in
+from django_safecache.memcached.command_job import CommandJob
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.exchange import converse
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
-from django_safecache.memcached.jobs import CommandJob, GetJob, Job
+from django_safecache.memcached.get_job import GetJob
+from django_safecache.memcached.job import Job
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, Observer
 from django_safecache.memcached.placement import Address, Placement
@@ -20,11 +22,13 @@ from django_safecache.memcached.server import Server
 
 
 class Values(NamedTuple):
-    """What ``get`` found, by the caller's keys; `lost` are those without an answer."""
+    """What ``get`` found, by the caller's keys; `lost` are those without an answer, and
+    `undecodable` those with a value that nothing can be made of."""
 
     found: dict[Any, Any]
-    lost: Sequence[Any]
-    failures: Sequence[Failure]
+    lost: Sequence[Any] = ()
+    failures: Sequence[Failure] = ()
+    undecodable: Sequence[Any] = ()
 
 
 class Statuses(NamedTuple):
@@ -74,11 +78,11 @@ class Cluster:
         if found is None:
             job = GetJob(server, self._options, {wire: label})
             self._take_over(job, asked)
-            return Values(job.found, job.remaining(), job.failures)
+            return _values_of([job])
         asked.settle()
         counts = {"found": found, "hits": len(found), "misses": 1 - len(found)}
         self._observer.observe(asked.outcome(self.alias, "get", label, **counts))
-        return Values(found, (), ())
+        return Values(found)
 
     def get_many(self, keys: Mapping[bytes, Any]) -> Values:
         """The values of `keys`, which maps made keys to what the caller calls them."""
@@ -87,16 +91,7 @@ class Cluster:
             for index, share in self._shares(keys)
         ]
         self._run(jobs)
-        if len(jobs) == 1:
-            return Values(jobs[0].found, jobs[0].remaining(), jobs[0].failures)
-        found: dict[Any, Any] = {}
-        for job in jobs:
-            found.update(job.found)
-        return Values(
-            found,
-            [key for job in jobs for key in job.remaining()],
-            [failure for job in jobs for failure in job.failures],
-        )
+        return _values_of(jobs)
 
     def store_many(
         self, operation: str, items: Iterable[tuple[Any, bytes, Any]], exptime: int
@@ -260,16 +255,27 @@ class Cluster:
                 job.give_up(error)
 
     def _connect(self, server: Server, deadline: float) -> Connection:
-        timeout = self._options.connect_timeout
-        connection = server.pool.take(min(deadline, time.monotonic() + timeout))
+        connection = server.pool.take(deadline)
         if connection.opened:
             return connection
         try:
-            connection.open(max(0.001, min(timeout, deadline - time.monotonic())))
+            connection.open(deadline)
         except BaseException:
             server.pool.discard(connection)
             raise
         return connection
+
+
+def _values_of(jobs: Sequence[GetJob]) -> Values:
+    found: dict[Any, Any] = jobs[0].found if jobs else {}
+    for job in jobs[1:]:
+        found.update(job.found)
+    return Values(
+        found,
+        [key for job in jobs for key in job.remaining()],
+        [failure for job in jobs for failure in job.failures],
+        [key for job in jobs for key in job.undecodable],
+    )
 
 
 def _statuses_of(jobs: Sequence[CommandJob]) -> Statuses:

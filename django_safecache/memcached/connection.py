@@ -10,7 +10,8 @@ from typing import Any
 
 from pymemcache.client.base import Client
 
-from django_safecache.exceptions import ConnectionClosedError
+from django_safecache.exceptions import ConnectionClosedError, DeadlineError
+from django_safecache.memcached.failures import TRANSPORT_ERRORS
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.placement import Address
 
@@ -43,12 +44,16 @@ class Connection:
         self.reused = False
         self.closed = False
 
-    def open(self, timeout: float) -> None:
-        """Connect, with TLS if so set, within `timeout` seconds for each address
-        the host has. Raises `OSError`."""
+    def open(self, until: float) -> None:
+        """Connect, with TLS if so set, before the monotonic time `until`, and within
+        the connect timeout for each address that the host has. Raises `OSError`."""
         error: OSError | None = None
         module = self._options.socket_module or socket
         for resolved in _resolve(module, self._address):
+            left = until - time.monotonic()
+            if left <= 0:
+                raise error or DeadlineError("the call's deadline passed")
+            timeout = min(left, self._options.connect_timeout)
             self._client = client = self._new_client(resolved, timeout)
             try:
                 client._connect()
@@ -131,11 +136,18 @@ class Connection:
         """Whether an idle connection can be used again.
 
         One that is readable was closed by the server, or holds bytes nobody asked
-        for. With TLS it may be readable for good reasons; that is not looked at.
+        for; or else TLS's own, which are no data.
         """
         if self.closed or self.in_flight or time.monotonic() - self.opened > max_age:
             return False
-        return self._tls or not self.wait(False, 0)
+        if not self.wait(False, 0):
+            return True
+        if not self._tls:
+            return False
+        try:
+            return not self.receive()
+        except TRANSPORT_ERRORS:
+            return False
 
     def __del__(self) -> None:
         # One that an interrupted call dropped, or that was its parent's before a fork.

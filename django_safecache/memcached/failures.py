@@ -10,6 +10,7 @@ from pymemcache.exceptions import MemcacheError
 from django_safecache.exceptions import (
     ConnectionClosedError,
     DeadlineError,
+    PoolExhaustedError,
     ProtocolError,
     ReplyError,
     SafeCacheError,
@@ -23,6 +24,7 @@ TRANSPORT_ERRORS = (OSError, MemcacheError, SafeCacheError)
 
 _BY_CLASS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (DeadlineError, "deadline"),
+    (PoolExhaustedError, "pool_exhausted"),
     (ConnectionClosedError, "closed"),
     (UndecodableValueError, "undecodable"),
     (ProtocolError, "protocol"),
@@ -35,6 +37,10 @@ _BY_CLASS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (ssl.SSLEOFError, "closed"),
     (socket.gaierror, "unreachable"),
 )
+
+
+TOO_LARGE = "object too large"
+"""What memcached says, among other words, of a value over its item limit."""
 
 
 def classify(error: BaseException, phase: Phase) -> FailureKind:
@@ -52,6 +58,6 @@ def classify(error: BaseException, phase: Phase) -> FailureKind:
 def _classify_reply(text: str) -> FailureKind:
     if "too many open connections" in text.lower():
         return "too_many_connections"
-    if "object too large" in text:
+    if TOO_LARGE in text:
         return "too_large"
     return "server_error" if text.startswith("SERVER_ERROR") else "client_error"

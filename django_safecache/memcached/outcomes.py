@@ -23,6 +23,7 @@ FailureKind = Literal[
     "undecodable",
     "breaker_open",
     "deadline",
+    "pool_exhausted",
 ]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 """The one vocabulary of failures: columns, chart series, mail and log use it."""

@@ -18,7 +18,7 @@ from django_safecache.reports.facts import (
     Totals,
     WriterStatus,
 )
-from django_safecache.reports.processes import writers
+from django_safecache.reports.processes import reported_before, writers
 
 __all__ = [
     "BUCKET",
@@ -30,6 +30,7 @@ __all__ = [
     "WriterStatus",
     "by_server",
     "problems",
+    "reported_before",
     "series",
     "totals",
     "writers",

@@ -48,6 +48,12 @@ def reporting(period: Period) -> list[tuple[datetime, datetime]]:
     )
 
 
+def reported_before(moment: datetime) -> bool:
+    """Whether any process had begun to report before `moment`."""
+    rows = Writer.objects.using(get_settings().database)
+    return rows.filter(started__lt=moment).exists()
+
+
 def covers(
     spans: Iterable[tuple[datetime, datetime]], start: datetime, end: datetime
 ) -> bool:

@@ -64,6 +64,13 @@ class TestSilence:
         assert digest.totals is None
         assert digest.is_empty
 
+    def test_silence_is_told_where_processes_have_reported_before(self):
+        """It may be the telemetry that is broken: no mail would read as health."""
+        reporting(at(2025, 1, 10), at(2025, 1, 12))
+        digest = compose(DAY)
+        assert digest.totals is None
+        assert not digest.is_empty
+
     def test_a_day_without_calls_is_zero_and_empty(self):
         reporting(at(2025, 1, 13), at(2025, 1, 16))
         digest = compose(DAY)

@@ -63,7 +63,7 @@ class TestSending:
         assert digest().count("mailed to") == 4
 
     def test_an_empty_day_is_said_to_be(self):
-        assert digest() == f"{YESTERDAY}: nothing happened; recorded, not sent.\n"
+        assert digest() == f"{YESTERDAY}: nothing was counted; recorded, not sent.\n"
         assert mail.outbox == []
 
     def test_one_day_can_be_named(self):

@@ -141,6 +141,26 @@ class TestFailureKinds:
         values = cluster.get_many(wanted)
         assert set(values.found.values()) <= {b""}
 
+    def test_hits_are_keys_even_where_their_labels_are_equal(self, cluster, recording):
+        """1 and True are two keys, and one entry of a dictionary."""
+        cluster.store_many("set", [(1, b"1", "x"), ("t", b"True", "y")], 0)
+        cluster.get_many({b"1": 1, b"True": True})
+        assert (recording.last.hits, recording.last.misses) == (2, 0)
+
+    def test_the_deadline_holds_however_many_addresses_a_host_has(
+        self, make_cluster, recording
+    ):
+        cluster = make_cluster(
+            "many.example:11211",
+            socket_module=_Blackholes(),
+            connect_timeout=0.1,
+            deadline=0.3,
+        )
+        started = time.monotonic()
+        assert cluster.get_many({b"a": "a"}).lost == ["a"]
+        assert time.monotonic() - started < 0.3 + 0.3
+        assert recording.kinds == ["timeout"]
+
     def test_an_undecodable_value_is_a_miss(self, cluster, recording):
         """Never a hit of None."""
         cluster.store_many("set", [("a", b"a", {1}), ("b", b"b", 1)], 0)
@@ -170,7 +190,7 @@ class TestAtOnce:
     def test_a_hit_and_a_miss(self, kept, recording):
         assert kept.get(b"a", "a").found == {"a": "A"}
         assert (recording.last.hits, recording.last.misses) == (1, 0)
-        assert kept.get(b"b", "b") == ({}, (), ())
+        assert kept.get(b"b", "b") == ({}, (), (), ())
         assert (recording.last.hits, recording.last.misses) == (0, 1)
 
     def test_the_outcome_is_that_of_the_pipeline(self, kept, recording):
@@ -355,6 +375,7 @@ class TestBreaker:
         held = [server.pool.take(time.monotonic() + 1)]
         for _ in range(4):
             (failure,) = cluster.get_many({b"a": "a"}).failures
+            assert failure.kind == "pool_exhausted"
             assert failure.text == "all 1 connections in use"
         held.pop().close()
         assert cluster.get_many({b"a": "a"}).lost == []
@@ -566,6 +587,31 @@ class TestLocalhost:
             f"localhost:{local.port}", socket_module=_SixFirst(local.port)
         )
         assert cluster.get_many({b"a": "a"}).lost == []
+
+
+class _Blackholes:
+    """The socket module of a host with eight addresses that never answer."""
+
+    def __getattr__(self, name):
+        return getattr(socket, name)
+
+    def __init__(self):
+        # A listener whose queue is full: loopback, and yet no connection comes about.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self._fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self._listener.getsockname())
+            self._fillers.append(filler)
+
+    def getaddrinfo(self, *_):
+        family, kind, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        return [(family, kind, proto, "", self._listener.getsockname())] * 8
+
+    def __del__(self):
+        for sock in (self._listener, *self._fillers):
+            sock.close()
 
 
 class _SixFirst:

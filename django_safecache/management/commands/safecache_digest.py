@@ -154,7 +154,7 @@ class Command(BaseCommand):
         for closed in outcomes:
             if closed.status == MailStatus.EMPTY:
                 self.stdout.write(
-                    f"{closed.day}: nothing happened; recorded, not sent."
+                    f"{closed.day}: nothing was counted; recorded, not sent."
                 )
             elif closed.sent:
                 self.stdout.write(f"{closed.day}: mailed to {', '.join(closed.sent)}.")

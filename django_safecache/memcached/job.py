@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django_safecache.exceptions import (
-    PoolExhaustedError,
-    ReplyError,
-    UndecodableValueError,
-)
-from django_safecache.memcached import protocol
-from django_safecache.memcached.batching import split_batches
+from django_safecache.exceptions import ReplyError
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.failures import classify
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, FailureKind, Outcome, Phase
-from django_safecache.memcached.serde import decode, decode_all
 from django_safecache.memcached.server import Server
 
 NEVER_RETRIED = frozenset(["add", "incr", "decr"])
@@ -27,8 +19,9 @@ NEVER_RETRIED = frozenset(["add", "incr", "decr"])
 ``add`` would say False for the caller's own item, a second ``incr`` counts twice."""
 
 NOT_STALE = frozenset[FailureKind](["timeout", "deadline"])
-MAX_REFUSALS = 8
-"""Error lines after which a server's remaining commands are given up."""
+SAYS_NOTHING_OF_THE_SERVER = frozenset[FailureKind](["deadline", "pool_exhausted"])
+"""Where no exchange began: other servers took the time, or other threads the
+connections."""
 
 
 class Job:
@@ -67,7 +60,7 @@ class Job:
         raise NotImplementedError
 
     def _refused(self, error: ReplyError, exchange: Exchange) -> bool:
-        """After an error line: whether another round has a chance."""
+        """After an error line about a command: whether another round has a chance."""
         return False
 
     def remaining(self) -> Sequence[object]:
@@ -127,7 +120,7 @@ class Job:
         kind = classify(error, phase)
         self._again = False
         self._fail(kind, error, phase)
-        if not isinstance(error, PoolExhaustedError):  # that says nothing of the server
+        if kind not in SAYS_NOTHING_OF_THE_SERVER:
             self.server.breaker.failed(kind)
         self.finished = time.monotonic()
 
@@ -168,7 +161,7 @@ class Job:
         self._fail(kind, error, exchange.phase, exchange)
         self._tell_breaker(kind, exchange)
         if isinstance(error, ReplyError):
-            again = self._refused(error, exchange)
+            again = kind != "too_many_connections" and self._refused(error, exchange)
         else:
             again = exchange.connection.reused and kind not in NOT_STALE
         if not again or self.operation in NEVER_RETRIED or not self.remaining():
@@ -201,7 +194,7 @@ class Job:
                 kind=kind,
                 server=self.server.name,
                 phase=phase,
-                exception=_name(error),
+                exception=exception_name(error),
                 errno=getattr(error, "errno", None),
                 text=str(error or ""),
                 keys=len(self.remaining()),
@@ -214,146 +207,7 @@ class Job:
         )
 
 
-def _name(error: BaseException | None) -> str:
+def exception_name(error: BaseException | None) -> str:
+    """The qualified class name; empty for None."""
     cls = type(error)
     return f"{cls.__module__}.{cls.__qualname__}" if error else ""
-
-
-class GetJob(Job):
-    """``get`` lines; `found` holds the values by the caller's keys."""
-
-    operation = "get"
-
-    def __init__(
-        self, server: Server, options: Options, labels: Mapping[bytes, object]
-    ) -> None:
-        super().__init__(server, options)
-        self.labels = labels
-        self.found: dict[object, Any] = {}
-        self._batches = split_batches(
-            list(labels),
-            max_bytes=options.batch_max_bytes,
-            max_keys=options.batch_max_keys,
-        )
-
-    def _lines(self) -> Iterable[bytes]:
-        return map(protocol.get_line, self._batches)
-
-    def _replies(self) -> Replies:
-        return protocol.GetReplies(self._batches)
-
-    def _absorb(self, replies: protocol.GetReplies) -> None:
-        self._batches = self._batches[replies.answered :]
-        try:
-            found = decode_all(self.options.serde, self.labels, replies.items)
-        except Exception:  # unpickling runs anybody's code
-            found = self._decode_one_by_one(replies.items)
-        self.found = {**self.found, **found} if self.found else found
-
-    def _decode_one_by_one(self, items: Sequence[protocol.Item]) -> dict[object, Any]:
-        """The values that can be decoded; each that cannot is a miss, and counted."""
-        found: dict[object, Any] = {}
-        undecodable: Counter[str] = Counter()
-        for key, flags, value in items:
-            try:
-                value = decode(self.options.serde, key, value, int(flags))
-            except UndecodableValueError as error:
-                undecodable[str(error)] += 1
-            else:
-                found[self.labels[key]] = value
-        for text, count in undecodable.items():
-            self._undecodable(text, count)
-        return found
-
-    def _undecodable(self, text: str, keys: int) -> None:
-        self.failures.append(
-            Failure(
-                kind="undecodable",
-                server=self.server.name,
-                phase="parse",
-                exception=_name(UndecodableValueError()),
-                errno=None,
-                text=text,
-                keys=keys,
-                bytes_sent=0,
-                bytes_received=0,
-                connection_age=None,
-            )
-        )
-
-    def remaining(self) -> Sequence[object]:
-        labels = [self.labels[key] for batch in self._batches for key in batch]
-        return [label for label in labels if label not in self.found]
-
-    def _counts(self) -> dict[str, Any]:
-        lost = self.remaining() if self._batches else ()
-        return {
-            "keys": self.labels.values(),
-            "found": self.found,
-            "lost": lost,
-            "hits": len(self.found),
-            "misses": len(self.labels) - len(self.found) - len(lost),
-            "unavailable": len(lost),
-        }
-
-
-class CommandJob(Job):
-    """Commands that are answered by one line each; `statuses` by the caller's keys.
-
-    An error line among the answers of a pipeline does not say which command it is
-    for: some servers drop the answers around it. So what has no answer by then is
-    asked again, one command at a time, and then the error line is that command's:
-    its status is the error's text.
-    """
-
-    def __init__(
-        self,
-        server: Server,
-        options: Options,
-        operation: str,
-        commands: Sequence[tuple[object, bytes]],
-    ) -> None:
-        super().__init__(server, options)
-        self.operation = operation
-        self.statuses: dict[object, bytes] = {}
-        self.refusals: dict[object, str] = {}
-        self._keys = [label for label, _ in commands]
-        self._commands = commands
-        self._one_at_a_time = False
-
-    def _lines(self) -> Iterable[bytes]:
-        return (line for _, line in self._commands)
-
-    def _replies(self) -> Replies:
-        return protocol.StatusReplies(self.operation, len(self._commands))
-
-    def _window(self) -> int:
-        return 1 if self._one_at_a_time else super()._window()
-
-    def _absorb(self, replies: protocol.StatusReplies) -> None:
-        for (label, _), status in zip(self._commands, replies.statuses, strict=False):
-            self.statuses[label] = status
-        self._commands = self._commands[replies.answered :]
-
-    def _refused(self, error: ReplyError, exchange: Exchange) -> bool:
-        if exchange.outstanding > 1:
-            self._one_at_a_time = True
-            return True
-        label, _ = self._commands[0]
-        self.refusals[label] = error.text
-        self._commands = self._commands[1:]
-        return len(self.refusals) < MAX_REFUSALS
-
-    def remaining(self) -> Sequence[object]:
-        return [label for label, _ in self._commands]
-
-    def _counts(self) -> dict[str, Any]:
-        lost = self.remaining()
-        answers = Counter(self.statuses.values())
-        return {
-            "keys": self._keys,
-            "lost": lost,
-            "unavailable": len(lost),
-            "stored": answers[b"STORED"],
-            "deleted": answers[b"DELETED"],
-        }
