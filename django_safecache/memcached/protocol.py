@@ -91,13 +91,14 @@ class GetReplies:
             if self._held < self._wanted:
                 return
             data = b"".join(self._chunks)
+            self._chunks = []
         understood = self._parse(data)
         self._held = len(data) - understood
         if not self._held:
             return
         if self.complete:
             raise ProtocolError("bytes after the last reply")
-        self._chunks = [data[understood:]]
+        self._chunks.append(data[understood:])
 
     def _parse(self, data: bytes) -> int:
         """Understand as much of `data` as is whole; return how many bytes that is.
