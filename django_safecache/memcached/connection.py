@@ -160,3 +160,32 @@ class Connection:
             client.close()
         # Last: until then it counts as one of the pool's.
         self.closed = True
+
+
+def _resolve(module: Any, address: Address) -> list[Any]:
+    """A socket module for each address of the host.
+
+    pymemcache tries only the first, so that ``localhost`` fails on a machine where
+    it is ``::1`` first and memcached listens on 127.0.0.1.
+    """
+    if isinstance(address.target, str):
+        return [module]
+    host, port = address.target
+    found = module.getaddrinfo(
+        host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
+    )
+    return [_Resolved(module, info) for info in found]
+
+
+class _Resolved:
+    """A socket module in which the host has exactly one address."""
+
+    def __init__(self, module: Any, info: Any) -> None:
+        self._module = module
+        self._info = info
+
+    def getaddrinfo(self, *_: Any) -> list[Any]:
+        return [self._info]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
