@@ -261,7 +261,7 @@ class Cluster:
         try:
             connection.open(deadline)
         except BaseException:
-            server.pool.discard(connection)
+            connection.close()
             raise
         return connection
 

@@ -19,6 +19,10 @@ RECEIVE_SIZE = 65536
 """Bytes asked of the socket at once: half the size from which malloc maps and
 unmaps memory for each buffer."""
 
+TLS_RECORD = 16384
+"""Bytes handed to TLS at once, one record: of more it tells nothing before it has sent
+all, which a server that is slow but alive would not survive."""
+
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -84,6 +88,8 @@ class Connection:
 
     def send(self, data: bytes | memoryview) -> int:
         """Bytes the kernel took; 0 when it takes none now. Raises `OSError`."""
+        if self._tls:
+            data = data[:TLS_RECORD]
         try:
             return int(self._sock.send(data))
         except WOULD_BLOCK:

@@ -240,7 +240,8 @@ def _expire(exchange: Exchange, deadline: float) -> None:
     now = time.monotonic()
     if exchange.done:
         return
+    phase: Phase = "send" if exchange.writing else "receive"
     if now >= deadline:
-        exchange.fail(DeadlineError("the call's deadline passed"))
+        exchange.fail(DeadlineError("the call's deadline passed"), phase)
     elif now >= exchange.expires:
-        exchange.fail(TimeoutError("timed out"))
+        exchange.fail(TimeoutError("timed out"), phase)

@@ -10,9 +10,9 @@ from weakref import WeakSet
 from django_safecache.exceptions import PoolExhaustedError
 from django_safecache.memcached.connection import Connection
 
-RECHECK = 0.05
-"""Seconds after which a waiter looks again by itself: a connection that an
-exception dropped is given back by the garbage collector, which wakes nobody."""
+RECHECK = 0.005
+"""Seconds after which a waiter looks again. It is not woken: a condition's lock is lost
+with a thread that is ended while it gets it, and then everybody waits for ever."""
 
 
 class Pool:
@@ -38,8 +38,9 @@ class Pool:
         """
         self._idle: list[Connection] = []
         self._existing: WeakSet[Connection] = WeakSet()
-        self._changed = threading.Condition()
-        self._waiting = 0
+        # Reentrant, and entered by nothing but `with`: one that an interrupted thread
+        # keeps would shut it out of its own pool.
+        self._lock = threading.RLock()
 
     def take_idle(self) -> Connection | None:
         """An open connection that is free, the one used last; None if there is none."""
@@ -51,7 +52,7 @@ class Pool:
             if connection.is_fresh(self._max_age):
                 connection.reused = True
                 return connection
-            self.discard(connection)
+            connection.close()
 
     def take(self, until: float) -> Connection:
         """A free connection, or one that is not open yet.
@@ -59,41 +60,27 @@ class Pool:
         Waits while `max_size` are in use; `PoolExhaustedError` at the monotonic time
         `until`.
         """
-        with self._changed:
-            self._waiting += 1
-            try:
-                while True:
-                    connection = self.take_idle() or self._new()
-                    if connection is not None:
-                        return connection
-                    left = until - time.monotonic()
-                    if left <= 0:
-                        raise PoolExhaustedError(
-                            f"all {self._max_size} connections in use"
-                        )
-                    self._changed.wait(min(left, RECHECK))
-            finally:
-                self._waiting -= 1
+        while (connection := self.take_idle() or self._new()) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise PoolExhaustedError(f"all {self._max_size} connections in use")
+            time.sleep(min(left, RECHECK))
+        return connection
 
     def _new(self) -> Connection | None:
-        if sum(not each.closed for each in self._existing) >= self._max_size:
-            return None
-        connection = self._create()
-        self._existing.add(connection)
-        return connection
+        with self._lock:
+            if sum(not each.closed for each in self._existing) >= self._max_size:
+                return None
+            connection = self._create()
+            self._existing.add(connection)
+            return connection
 
     def give_back(self, connection: Connection) -> None:
         """Make `connection` free for others; one that owes a reply is closed."""
         if connection.in_flight or connection.closed:
-            self.discard(connection)
-            return
-        self._idle.append(connection)
-        self._wake()
-
-    def discard(self, connection: Connection) -> None:
-        """Close `connection`: it is not to be used again."""
-        connection.close()
-        self._wake()
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def close_idle(self) -> None:
         """Close what is free; what is in use is closed by who uses it, or kept."""
@@ -102,9 +89,3 @@ class Pool:
                 self._idle.pop().close()
             except IndexError:  # another thread took the last one
                 return
-
-    def _wake(self) -> None:
-        # A waiter counts itself before it looks, so this cannot miss one.
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()

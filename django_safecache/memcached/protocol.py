@@ -116,7 +116,7 @@ class GetReplies:
                 position = eol + 2
                 continue
             _, key, flags, size = words
-            if not (size.isdigit() and flags.isdigit() and len(size) <= 10):
+            if not (_is_number(flags) and _is_number(size)):
                 raise ProtocolError("a VALUE line without flags and a length")
             # Servers answer in the order asked, so this mostly looks at one key.
             if cursor < len(batch) and batch[cursor] == key:
@@ -133,8 +133,8 @@ class GetReplies:
             cursor = after
             position = end + 2
         self._cursor = cursor
-        if not self._wanted and len(data) - position > MAX_LINE:
-            raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
+        if not self._wanted:
+            _check_beginning(data[position:])
         return position
 
     @staticmethod
@@ -154,7 +154,9 @@ class GetReplies:
             return 0
 
     def _end_of_line(self, line: bytes) -> None:
-        if line == b"END" and not self.complete:
+        if self.complete:
+            raise ProtocolError("bytes after the last reply")
+        if line == b"END":
             self.answered += 1
             self.complete = self.answered == len(self._batches)
             self._batch = () if self.complete else self._batches[self.answered]
@@ -173,10 +175,17 @@ def sole_value(data: bytes, key: bytes) -> tuple[bytes, bytes] | None:
         return None
     eol = data.index(b"\r\n", len(head))
     flags, _, size = data[len(head) : eol].partition(b" ")
-    value = data[eol + 2 : -7]
-    if flags.isdigit() and size.isdigit() and size == b"%d" % len(value):
-        return flags, value
-    return None
+    if not (_is_number(flags) and _is_number(size)):
+        return None
+    value = data[eol + 2 : eol + 2 + int(size)]
+    if eol + 2 + len(value) + len(b"\r\nEND\r\n") != len(data):
+        return None
+    return flags, value
+
+
+def _is_number(word: bytes) -> bool:
+    """Whether it is what memcached sends for flags and lengths: of 32 bits."""
+    return word.isdigit() and len(word) <= 10
 
 
 def sole_status(operation: str, data: bytes) -> bytes | None:
@@ -192,9 +201,11 @@ def is_status(operation: str, line: bytes) -> bool:
     """Whether `line` is an answer that a command of `operation` can have."""
     if line in _STATUSES[operation]:
         return True
+    if len(line) > MAX_LINE:
+        return False
     if operation in ("incr", "decr"):
         return line.isdigit() and len(line) <= 20
-    return operation == "version" and line.startswith(b"VERSION ")
+    return operation == "version" and line.startswith(b"VERSION ") and b"\n" not in line
 
 
 class StatusReplies:
@@ -222,20 +233,29 @@ class StatusReplies:
         """Take the next bytes from the server, any number of them."""
         *lines, self._rest = (self._rest + data).split(b"\r\n")
         for line in lines:
-            if self.complete or not is_status(self._operation, line):
+            if self.complete:
+                raise ProtocolError("bytes after the last reply")
+            if not is_status(self._operation, line):
                 raise _not_understood(line)
             self.statuses.append(line)
         if self._rest and self.complete:
             raise ProtocolError("bytes after the last reply")
-        if len(self._rest) > MAX_LINE:
-            raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
+        _check_beginning(self._rest)
+
+
+def _check_beginning(line: bytes) -> None:
+    """Raise `ProtocolError` if no line, CR included, can begin like this."""
+    if len(line) > MAX_LINE + 1:
+        raise ProtocolError(f"more than {MAX_LINE} bytes without an end of line")
 
 
 def _not_understood(line: bytes) -> ReplyError | ProtocolError:
+    if len(line) > MAX_LINE:
+        return ProtocolError(f"a line of {len(line)} bytes")
     if line == b"ERROR" or line.startswith(
         (b"ERROR ", b"CLIENT_ERROR", b"SERVER_ERROR")
     ):
-        return ReplyError(line[:MAX_LINE].decode("utf-8", "replace"))
+        return ReplyError(line.decode("utf-8", "replace"))
     return ProtocolError(
         f"a line that is no reply to what was asked ({len(line)} bytes)"
     )

@@ -61,6 +61,9 @@ def medians(times: Times) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+Verdict = Literal["goal met", "met", "NOT MET", "goal missed", "no limit"]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """SafeCache beside one other. `measured`, in `unit`, is what the limits are for."""
@@ -74,12 +77,12 @@ class Comparison:
     at_least: bool
 
     @property
-    def verdict(self) -> Literal["goal met", "met", "NOT MET", "no limit"]:
+    def verdict(self) -> Verdict:
         if self._within(self.goal):
             return "goal met"
-        if self.must is None:
-            return "no limit" if self.goal is None else "NOT MET"
-        return "met" if self._within(self.must) else "NOT MET"
+        if self.must is not None:
+            return "met" if self._within(self.must) else "NOT MET"
+        return "no limit" if self.goal is None else "goal missed"
 
     def _within(self, limit: float | None) -> bool:
         if limit is None:

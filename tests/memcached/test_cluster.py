@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from socket_modules import SmallBuffers
 
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.options import Options
@@ -528,26 +529,13 @@ class TestWindow:
         """More bytes than both kernels hold: it reads while it writes."""
         cluster = make_cluster(
             memcached.address,
-            socket_module=_SmallBuffers(),
+            socket_module=SmallBuffers(),
             window_bytes=1 << 20,
             timeout=5,
             deadline=30,
         )
         wanted = fill(cluster, 5000, b"v" * 2000)
         assert len(cluster.get_many(wanted).found) == 5000
-
-
-class _SmallBuffers:
-    """The socket module, with buffers of 16 kB."""
-
-    def __getattr__(self, name):
-        return getattr(socket, name)
-
-    def socket(self, *args):
-        sock = socket.socket(*args)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        return sock
 
 
 class TestErrorLinesInAPipeline:

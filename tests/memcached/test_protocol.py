@@ -118,7 +118,7 @@ class TestGetReplies:
             b"END\r\nEND\r\n",
             b"END\r\nleft over",
             b"END\r\n" + b"VALUE a 0 1\r\n1\r\n",
-            b"x" * (protocol.MAX_LINE + 1),
+            b"x" * (protocol.MAX_LINE + 2),
         ],
     )
     def test_bytes_that_are_no_reply_are_a_protocol_error(self, data):

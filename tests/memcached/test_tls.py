@@ -12,12 +12,15 @@ import select
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import trustme
 from cache_server import end
+from socket_modules import SmallBuffers
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.testing import Faults, LocalMemcached
@@ -401,33 +404,19 @@ class TestTlsThatFails:
         """A timeout without progress is none of the whole: 1 MB in 1.5 seconds."""
         local_proxy.takes, local_proxy.pause = 16384, 0.025
         options = {"connect_timeout": 10, "timeout": 0.75, "deadline": 30}
-        small = _SmallBuffers()
+        small = SmallBuffers()
         cache = make_cache(
             local_proxy.address, tls_context=trusted, socket_module=small, **options
         )
         assert cache.set_many({"large": os.urandom(1_000_000)}) == []
 
 
-class _SmallBuffers:
-    """The socket module, with buffers of 16 kB."""
-
-    def __getattr__(self, name):
-        return getattr(socket, name)
-
-    def socket(self, *args):
-        sock = socket.socket(*args)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        return sock
-
-
 @pytest.fixture
-def socket_folder(tmp_path_factory):
-    """A path is short enough for a socket's name, and memcached may write there."""
-    folder = tmp_path_factory.mktemp("s")
-    for each in (folder, folder.parent, folder.parent.parent):
-        each.chmod(0o777)
-    return folder
+def socket_folder():
+    """A path short enough for a socket's name, where memcached's own user may write."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -1,0 +1,137 @@
+"""What a call costs besides its own time: counting it, and the server's memory."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from measurement import Contender, Row, at_most, in_turns, medians
+from raw_socket import RawSocket
+from stage import PATIENT, Stage, memcached
+from transcript import campfire_data, equals
+
+from django_safecache.apps import SafeCacheConfig
+from django_safecache.backend import SafeCache
+from django_safecache.memcached.outcomes import observers
+
+MISSING = 100_000
+GETS = 10
+
+
+def recording(stage: Stage, rounds: int) -> Iterator[Row]:
+    """The same calls with the recorder connected and disconnected."""
+    cache, data = stage.cache("SafeCache"), campfire_data()
+    equals([], cache.set_many(data))
+    keys = list(data)
+    yield _recording_row(
+        f"recording, per get_many of {len(keys)}",
+        partial(cache.get_many, keys),
+        data,
+        rounds * 5,
+    )
+    key = keys[0]
+    yield _recording_row(
+        "recording, per get",
+        lambda: [cache.get(key) for _ in range(GETS)],
+        [data[key]] * GETS,
+        rounds * 10,
+        calls=GETS,
+    )
+
+
+def _recording_row(
+    name: str, call: Callable[[], Any], expected: object, rounds: int, calls: int = 1
+) -> Row:
+    recorder = SafeCacheConfig.ingest.recorder
+    on, off = "SafeCache", "not recording"
+    contender = partial(
+        Contender, call=call, check=partial(equals, expected), times=calls
+    )
+    try:
+        times = in_turns(
+            [
+                contender(on, prepare=lambda: observers.connect(recorder)),
+                contender(off, prepare=lambda: observers.disconnect(recorder)),
+            ],
+            rounds,
+        )
+    finally:
+        observers.connect(recorder)
+    figures = medians(times)
+    # Both were measured one after the other in each round: the difference of the two
+    # is less disturbed than either.
+    pairs = zip(times[on], times[off], strict=True)
+    cost = statistics.median(recorded - without for recorded, without in pairs)
+    ratio = 1 + cost / figures[off]
+    if calls == 1:
+        limit = {"must": 3, "measured": (ratio - 1) * 100, "unit": "% more"}
+    else:
+        limit = {"must": 3, "measured": cost * 1e6, "unit": "us more"}
+    return Row(
+        name,
+        figures,
+        [at_most(off, ratio, **limit)],
+        "The cost is the median of the differences within a round.",
+        rounds=rounds,
+        more={"cost_microseconds": cost * 1e6},
+    )
+
+
+def memory(stage: Stage, rounds: int) -> Iterator[Row]:
+    """How much memcached grows by a get of keys that it has not, once."""
+    keys = [f"missing:{n}" for n in range(MISSING)]
+    if not Path("/proc/self/status").exists():
+        return
+    figures = {
+        "SafeCache": _growth(stage.program, partial(_by_safecache, keys)),
+        "one line": _growth(stage.program, partial(_by_one_line, keys)),
+    }
+    yield Row(
+        f"growth of memcached's memory by {MISSING:,} missing keys",
+        figures,
+        [
+            at_most(
+                "one line",
+                figures["SafeCache"] / figures["one line"],
+                5,
+                measured=figures["SafeCache"] / figures["one line"] * 100,
+                unit="% of it",
+            )
+        ],
+        "VmRSS of a fresh server each, before and after the one call.",
+        unit="bytes",
+    )
+
+
+def _growth(program: str, ask: Callable[[str], None]) -> float:
+    """Bytes of resident memory that a fresh memcached gains when it is asked."""
+    with memcached(program) as address:
+        before = _resident(address)
+        ask(address)
+        return float(_resident(address) - before)
+
+
+def _resident(address: str) -> int:
+    """Bytes of memory of the memcached there, which says its own process id."""
+    with RawSocket(address) as connection:
+        stats = connection.ask(b"stats\r\n", b"END\r\n")
+    pid = int(re.search(rb"STAT pid (\d+)", stats)[1])
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
+def _by_safecache(keys: list[str], address: str) -> None:
+    cache = SafeCache(address, {"OPTIONS": PATIENT})
+    result = cache.read_many(keys)
+    cache.disconnect_all()
+    equals((keys, []), (result.missing, result.unavailable))
+
+
+def _by_one_line(keys: list[str], address: str) -> None:
+    line = b"get " + b" ".join(f":1:{key}".encode() for key in keys) + b"\r\n"
+    with RawSocket(address) as connection:
+        equals(b"END\r\n", connection.ask(line, b"END\r\n"))
