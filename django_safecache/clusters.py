@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -43,9 +43,11 @@ def alias_of(backend: type, location: Any, params: Mapping[str, Any]) -> str | N
 def cluster_of(alias: str | None, location: Any, options: Options) -> Cluster:
     """The servers of a cache; shared if it is in CACHES, a new one if `alias` is None.
 
-    Raises `ValueError` for a LOCATION that names no server, or something else.
+    Raises `ValueError` for a LOCATION that names no server, or something else, or a
+    unix socket that would have to speak TLS.
     """
     addresses = parse_location(location)
+    _check_tls(addresses, options)
     if alias is None:
         return Cluster(UNNAMED, addresses, options, observers)
     known = _shared.get(alias)
@@ -57,6 +59,16 @@ def cluster_of(alias: str | None, location: Any, options: Options) -> Cluster:
         else:
             known = _shared[alias] = made
     return known[2]
+
+
+def _check_tls(addresses: Sequence[Address], options: Options) -> None:
+    """pymemcache would speak plain text on a unix socket, and say nothing of it."""
+    for address in addresses:
+        if options.tls_context is not None and isinstance(address.target, str):
+            raise ValueError(
+                "OPTIONS['tls_context'] cannot protect the unix socket "
+                f"{address.name}; remove it, or give this server a cache of its own"
+            )
 
 
 def parse_location(location: Any) -> list[Address]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import pickle
+import ssl
 import threading
 import time
 
@@ -391,6 +392,14 @@ class TestConfiguration:
     def test_a_malformed_server_is_named(self):
         with pytest.raises(ImproperlyConfigured, match="'host:port': port 'port'"):
             SafeCache(["a:1", "host:port"], {})
+
+    def test_tls_on_a_unix_socket_is_refused(self):
+        """It would be plain text, and nobody would know."""
+        options = {"tls_context": ssl.create_default_context()}
+        with pytest.raises(
+            ImproperlyConfigured, match="cannot protect the unix socket"
+        ):
+            SafeCache("unix:/run/m.sock", {"OPTIONS": options})
 
     def test_a_bad_option_is_named_with_its_cache(self, settings):
         settings.CACHES = {
