@@ -250,8 +250,7 @@ class SafeCache(KeyMakingCache):
         label, made = self._label(key), self._made_one(key, version)
         statuses = self._cluster.arithmetic(operation, label, made, abs(delta))
         if statuses.lost:
-            failure = statuses.failures[-1]
-            raise ServerUnavailableError(failure.server, failure.kind, operation)
+            raise _unavailable(operation, statuses.failures)
         if statuses.refusals:
             raise ValueError(f"Key {key!r}: {statuses.refusals[label]}")
         if statuses.answers[label] == b"NOT_FOUND":
@@ -264,8 +263,7 @@ class SafeCache(KeyMakingCache):
             version = self.version
         result = self.read_many([key], version)
         if result.unavailable:
-            failure = result.failures[-1]
-            raise ServerUnavailableError(failure.server, failure.kind, "incr_version")
+            raise _unavailable("incr_version", result.failures)
         if result.missing:
             raise ValueError(f"Key '{key}' not found")
         self.set(key, result.found[key], version=version + delta)
@@ -290,8 +288,7 @@ class SafeCache(KeyMakingCache):
         self, operation: str, lost: Sequence[Any], failures: Sequence[Failure]
     ) -> None:
         if lost and operation in self._options.raise_on_unavailable:
-            failure = failures[-1]
-            raise ServerUnavailableError(failure.server, failure.kind, operation)
+            raise _unavailable(operation, failures)
 
     # Connections.
 
@@ -350,6 +347,12 @@ class SafeCache(KeyMakingCache):
         self, keys: Iterable[Any], version: int | None = None
     ) -> None:
         await _in_a_thread(self.delete_many)(keys, version)
+
+
+def _unavailable(operation: str, failures: Sequence[Failure]) -> ServerUnavailableError:
+    """The error that names the last failure, for keys that were lost."""
+    last = failures[-1]
+    return ServerUnavailableError(last.server, last.kind, operation)
 
 
 def _in_a_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:

@@ -24,9 +24,7 @@ class Registry:
 
     def register(self, pattern: str | re.Pattern[str], loader: Loader) -> None:
         """Raises `ValueError` if `pattern` has another loader already."""
-        known: dict[Any, Loader] = (
-            self._prefixes if isinstance(pattern, str) else self._expressions
-        )
+        known = self._known(pattern)
         if known.get(pattern, loader) is not loader:
             raise ValueError(
                 f"{pattern!r} has a loader already: {known[pattern]!r}; "
@@ -37,11 +35,12 @@ class Registry:
 
     def unregister(self, pattern: str | re.Pattern[str]) -> None:
         """Forget the loader of `pattern`, if there is one: for tests."""
-        known: dict[Any, Loader] = (
-            self._prefixes if isinstance(pattern, str) else self._expressions
-        )
-        known.pop(pattern, None)
+        self._known(pattern).pop(pattern, None)
         self._longest_first = sorted(self._prefixes, key=len, reverse=True)
+
+    def _known(self, pattern: str | re.Pattern[str]) -> dict[Any, Loader]:
+        """The loaders that are registered in the way of `pattern`."""
+        return self._prefixes if isinstance(pattern, str) else self._expressions
 
     def loader_of(self, key: object) -> Loader | None:
         """The loader that serves the caller's `key`."""

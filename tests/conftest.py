@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 from cache_server import Memcached, free_port
 from django.core.cache import caches
+from real_memcached import memcached_or_skip
 
 from django_safecache.backend import SafeCache
 from django_safecache.memcached.outcomes import observers
@@ -17,16 +16,6 @@ from django_safecache.testing import LocalMemcached
 SEED = (
     Path(__file__).parent.parent / "example_project" / "campfire" / "seed" / "keys.txt"
 )
-
-
-def memcached_or_skip():
-    """The path of the real memcached; without one the test is skipped, in CI failed."""
-    program = shutil.which("memcached")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must have memcached on PATH")
-        pytest.skip("memcached is not on PATH")
-    return program
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from real_memcached import memcached_or_skip
 
 FOLDER = Path(__file__).parent
 QUICK = {
@@ -26,10 +25,7 @@ VERDICTS = {"goal met", "met", "NOT MET", "goal missed", "no limit"}
 
 @pytest.fixture(autouse=True)
 def _memcached():
-    if shutil.which("memcached") is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must have memcached on PATH")
-        pytest.skip("memcached is not on PATH")
+    memcached_or_skip()
 
 
 def run(script: str, *arguments: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from real_memcached import memcached_or_skip
 
 DEMO = Path(__file__).parents[2] / "example_project" / "demo.py"
 TIMEOUT = 120
@@ -50,10 +50,7 @@ def run_demo(environment) -> str:
 class TestExit:
     def test_with_memcached(self, environment):
         """It says that it uses the real one, and keeps its promises."""
-        if shutil.which("memcached") is None:
-            if os.environ.get("CI"):
-                pytest.fail("memcached is not on PATH, and CI must have it")
-            pytest.skip("memcached is not on PATH")
+        memcached_or_skip()
         out = run_demo(environment)
         assert re.search(r"cache +memcached \d", out)
         assert_figures(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real_memcached import memcached_or_skip
 
 from django_safecache.testing import LocalMemcached
 
@@ -68,10 +68,7 @@ def without_cas(replies: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def pair(peer_class) -> Iterator[Pair]:
-    if shutil.which("memcached") is None:
-        if os.environ.get("CI"):
-            pytest.fail("memcached is not on PATH, and CI has to have it")
-        pytest.skip("memcached is not on PATH")
+    memcached_or_skip()
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
