@@ -96,7 +96,7 @@ class SafeCache(KeyMakingCache):
         the transport."""
         made = self._made(keys, version)
         values = self._cluster.get_many(made)
-        return self._many_result(made, values)
+        return self._many_result(made.values(), values)
 
     def get_or_load_many(
         self,
@@ -125,14 +125,12 @@ class SafeCache(KeyMakingCache):
         return values
 
     @staticmethod
-    def _many_result(made: Mapping[bytes, Any], values: Values) -> ManyResult:
+    def _many_result(keys: Iterable[Any], values: Values) -> ManyResult:
         lost = set(values.lost)
         return ManyResult(
             found=values.found,
             missing=[
-                key
-                for key in made.values()
-                if key not in values.found and key not in lost
+                key for key in keys if key not in values.found and key not in lost
             ],
             unavailable=list(values.lost),
             failures=tuple(values.failures),

@@ -15,7 +15,12 @@ from django.core.cache.backends.base import (
 )
 from django.utils.functional import cached_property
 
-from django_safecache.memcached.keys import encode_key, encode_keys, problem_of
+from django_safecache.memcached.keys import (
+    MadeKeys,
+    encode_key,
+    encode_keys,
+    problem_of,
+)
 from django_safecache.memcached.options import Options
 
 RELATIVE_LIMIT = 60 * 60 * 24 * 30
@@ -53,21 +58,23 @@ class KeyMakingCache(BaseCache):
             timeout += int(time.time())
         return int(timeout)
 
-    def _made(self, keys: Iterable[Any], version: int | None) -> dict[bytes, Any]:
-        """What the caller calls each key, by made key; raises `InvalidCacheKey`.
+    def _made(self, keys: Iterable[Any], version: int | None) -> MadeKeys:
+        """Made keys and what the caller calls each; raises `InvalidCacheKey`.
 
         As with Django's own, of two keys with one made key (1 and "1") the last
         stays.
         """
         keys = list(keys)
-        if self._takes_keys_one_by_one:
-            return {self._made_one_by_one(key, version): key for key in keys}
-        encoded = encode_keys(
-            keys, prefix=self._prefix(version), spent_bytes=self._spent_bytes
-        )
-        if encoded is None:
-            return {self._made_one_by_one(key, version): key for key in keys}
-        return dict(zip(encoded, keys, strict=True))
+        made = None
+        if not self._takes_keys_one_by_one:
+            prefix, spent = self._prefix(version), self._spent_bytes
+            made = encode_keys(keys, prefix=prefix, spent_bytes=spent)
+        if made is None:
+            made = [self._made_one_by_one(key, version) for key in keys]
+        if len(set(made)) != len(made):
+            unique = dict(zip(made, keys, strict=True))
+            made, keys = list(unique), list(unique.values())
+        return MadeKeys(made, keys)
 
     def _made_one(self, key: Any, version: int | None) -> bytes:
         """The made key of one key; raises `InvalidCacheKey`."""

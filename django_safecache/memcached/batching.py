@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+
+from django_safecache.memcached.protocol import get_line
 
 LINE_OVERHEAD = len(b"get\r\n")
 """Bytes of a line that are not keys: the command word and CRLF. Each key adds
 itself and one space."""
 
 
-def split_batches(
-    keys: Sequence[bytes], *, max_bytes: int, max_keys: int
-) -> list[Sequence[bytes]]:
-    """Split `keys`, in order, into batches whose ``get`` lines fit the limits.
+def get_lines(keys: Sequence[bytes], *, max_bytes: int, max_keys: int) -> list[bytes]:
+    """The ``get`` lines for `keys`, in order, that fit the limits and are full.
 
     A line has at most `max_bytes` bytes, CRLF included, and `max_keys` keys; but
     always one key, so a key longer than the limit stands alone on its line.
     """
-    if len(keys) == 1:
-        return [keys]
-    ends = list(accumulate([len(key) + 1 for key in keys]))
-    room = max_bytes - LINE_OVERHEAD
-    batches: list[Sequence[bytes]] = []
-    start, spent = 0, 0
-    while start < len(keys):
-        stop = bisect_right(ends, spent + room, start, min(start + max_keys, len(keys)))
-        stop = max(stop, start + 1)
-        batches.append(keys[start:stop])
-        start, spent = stop, ends[stop - 1]
-    return batches
+    # Joined as the lines will be, each is cut at the last space in its reach: several
+    # times as fast as adding up the lengths of keys.
+    text = b" ".join(keys)
+    room = max(max_bytes - LINE_OVERHEAD, 1)
+    lines = []
+    start = 0
+    while start < len(text):
+        end = len(text)
+        if end - start >= room:
+            end = text.rfind(b" ", start, start + room)
+            if end < 0:
+                end = text.find(b" ", start)
+        if end < 0:
+            end = len(text)
+        batch = text[start:end]
+        if batch.count(b" ") >= max_keys:
+            batch = b" ".join(batch.split(b" ", max_keys)[:max_keys])
+        lines.append(get_line(batch))
+        start += len(batch) + 1
+    return lines

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from typing import Any, NamedTuple, Protocol
 
 from django_safecache.memcached import protocol
 from django_safecache.memcached.at_once import Asked, ask, found_in
@@ -19,6 +20,14 @@ from django_safecache.memcached.outcomes import Failure, Observer
 from django_safecache.memcached.placement import Address, Placement
 from django_safecache.memcached.serde import encode
 from django_safecache.memcached.server import Server
+
+
+class Labelled(Protocol):
+    """Made keys and what the caller calls each: a dictionary, or `MadeKeys`."""
+
+    def keys(self) -> Iterable[bytes]: ...
+
+    def values(self) -> Iterable[Any]: ...
 
 
 class Values(NamedTuple):
@@ -71,12 +80,12 @@ class Cluster:
         """The value of one made key, which the caller calls `label`."""
         wire = self._wire(key)
         server = self.servers[self._placement.server_of(key)]
-        asked = ask(server, protocol.get_line((wire,)), self._options)
+        asked = ask(server, protocol.get_line(wire), self._options)
         if asked is None:
             return self.get_many({key: label})
         found = found_in(asked.data, wire, label, self._options.serde)
         if found is None:
-            job = GetJob(server, self._options, {wire: label})
+            job = GetJob(server, self._options, [wire], [label])
             self._take_over(job, asked)
             return _values_of([job])
         asked.settle()
@@ -84,11 +93,11 @@ class Cluster:
         self._observer.observe(asked.outcome(self.alias, "get", label, **counts))
         return Values(found)
 
-    def get_many(self, keys: Mapping[bytes, Any]) -> Values:
+    def get_many(self, keys: Labelled) -> Values:
         """The values of `keys`, which maps made keys to what the caller calls them."""
         jobs = [
-            GetJob(self.servers[index], self._options, self._wire_keys(keys, share))
-            for index, share in self._shares(keys)
+            GetJob(self.servers[index], self._options, self._wire_all(share), labels)
+            for index, share, labels in self._shares(keys)
         ]
         self._run(jobs)
         return _values_of(jobs)
@@ -152,20 +161,24 @@ class Cluster:
 
     # Sharing out.
 
-    def _shares(self, keys: Iterable[bytes]) -> Iterable[tuple[int, list[bytes]]]:
-        return self._placement.split(keys).items()
+    def _shares(
+        self, keys: Labelled
+    ) -> Iterable[tuple[int, Sequence[bytes], Sequence[Any]]]:
+        """(server's index, its keys, their labels), in order."""
+        made, labels = list(keys.keys()), list(keys.values())
+        if self._placement.single and made:
+            yield 0, made, labels
+            return
+        servers = self._placement.servers_of(made)
+        for index in dict.fromkeys(servers):
+            its = [index == each for each in servers]
+            yield index, list(compress(made, its)), list(compress(labels, its))
 
     def _wire(self, key: bytes) -> bytes:
         return self._options.key_prefix + key
 
-    def _wire_keys(
-        self, keys: Mapping[bytes, Any], share: Sequence[bytes]
-    ) -> Mapping[bytes, Any]:
-        if self._options.key_prefix:
-            return {self._wire(key): keys[key] for key in share}
-        if len(share) == len(keys):
-            return keys
-        return {key: keys[key] for key in share}
+    def _wire_all(self, keys: Sequence[bytes]) -> Sequence[bytes]:
+        return [*map(self._wire, keys)] if self._options.key_prefix else keys
 
     def _command(
         self, operation: str, commands: Sequence[tuple[Any, bytes, bytes]]
@@ -175,8 +188,8 @@ class Cluster:
             if statuses is not None:
                 return statuses
         shares: dict[int, list[tuple[Any, bytes]]] = {}
-        for label, key, line in commands:
-            index = self._placement.server_of(key)
+        servers = self._placement.servers_of([key for _, key, _ in commands])
+        for index, (label, _, line) in zip(servers, commands, strict=True):
             shares.setdefault(index, []).append((label, line))
         return self._statuses(
             [
@@ -267,14 +280,14 @@ class Cluster:
 
 
 def _values_of(jobs: Sequence[GetJob]) -> Values:
-    found: dict[Any, Any] = jobs[0].found if jobs else {}
+    found: dict[Any, Any] = jobs[0].received.found if jobs else {}
     for job in jobs[1:]:
-        found.update(job.found)
+        found.update(job.received.found)
     return Values(
         found,
         [key for job in jobs for key in job.remaining()],
         [failure for job in jobs for failure in job.failures],
-        [key for job in jobs for key in job.undecodable],
+        [key for job in jobs for key in job.received.undecodable],
     )
 
 

@@ -4,81 +4,115 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from django_safecache.exceptions import UndecodableValueError
-from django_safecache.memcached import protocol
-from django_safecache.memcached.batching import split_batches
+from django_safecache.memcached.batching import get_lines
 from django_safecache.memcached.exchange import Replies
 from django_safecache.memcached.job import Job, exception_name
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure
-from django_safecache.memcached.serde import decode, decode_all
+from django_safecache.memcached.protocol import (
+    GetReplies,
+    Items,
+    get_line,
+    keys_of,
+)
+from django_safecache.memcached.serde import Serde, decode, decode_all
 from django_safecache.memcached.server import Server
 
 
-class GetJob(Job):
-    """``get`` lines; `found` holds the values by the caller's keys.
+class Received:
+    """What has come of the keys asked for: the objects in `found`, by their labels.
 
-    A value that cannot be decoded is counted as a miss; its key is in `undecodable`.
+    Not the job itself: a parser that refers to the job that it is part of would keep
+    the connection of an interrupted call until the collector comes.
     """
+
+    def __init__(
+        self, serde: Serde, keys: Sequence[bytes], labels: Sequence[object]
+    ) -> None:
+        self.labels = labels
+        self.found: dict[object, Any] = {}
+        self.hits = 0
+        self.undecodable: list[object] = []
+        self.problems: Counter[str] = Counter()
+        self._serde = serde
+        self._keys = keys
+        self._in_order = 0
+
+    def keep(self, items: Items) -> None:
+        """Decode what arrived while it is at hand, and while the server sends more."""
+        if not items.keys:
+            return
+        labels = self._next_labels(items.keys) or self.labels_of(items.keys)
+        try:
+            self.found.update(decode_all(self._serde, labels, items))
+            self.hits += len(items.keys)
+        except Exception:  # unpickling runs anybody's code
+            self._keep_one_by_one(labels, items)
+
+    def _keep_one_by_one(self, labels: Sequence[object], items: Items) -> None:
+        """What can be decoded; each value that cannot is a miss, and counted."""
+        for label, (key, flags, value) in zip(labels, items.rows(), strict=True):
+            try:
+                self.found[label] = decode(self._serde, key, value, int(flags))
+                self.hits += 1
+            except UndecodableValueError as error:
+                self.problems[str(error)] += 1
+                self.undecodable.append(label)
+
+    def _next_labels(self, keys: Sequence[bytes]) -> Sequence[object]:
+        """Those of `keys` if nothing was missing so far, nor is now; else none."""
+        start, stop = self._in_order, self._in_order + len(keys)
+        if keys != self._keys[start:stop]:
+            return ()
+        self._in_order = stop
+        return self.labels[start:stop]
+
+    def labels_of(self, keys: Iterable[bytes]) -> Sequence[object]:
+        """What the caller calls `keys`, some of those asked for."""
+        return [self._by_key[key] for key in keys]
+
+    @cached_property
+    def _by_key(self) -> Mapping[bytes, object]:
+        return dict(zip(self._keys, self.labels, strict=True))
+
+
+class GetJob(Job):
+    """``get`` lines. A value that cannot be decoded is counted as a miss."""
 
     operation = "get"
 
     def __init__(
-        self, server: Server, options: Options, labels: Mapping[bytes, object]
+        self,
+        server: Server,
+        options: Options,
+        keys: Sequence[bytes],
+        labels: Sequence[object],
     ) -> None:
         super().__init__(server, options)
-        self.labels = labels
-        self.found: dict[object, Any] = {}
-        self.undecodable: list[object] = []
-        self._hits = 0
-        self._batches = split_batches(
-            list(labels),
-            max_bytes=options.batch_max_bytes,
-            max_keys=options.batch_max_keys,
+        self.received = Received(options.serde, keys, labels)
+        self._unanswered = get_lines(
+            keys, max_bytes=options.batch_max_bytes, max_keys=options.batch_max_keys
         )
 
     def _lines(self) -> Iterable[bytes]:
-        return map(protocol.get_line, self._batches)
+        return self._unanswered
 
     def _replies(self) -> Replies:
-        return protocol.GetReplies(self._batches)
+        return GetReplies(self._unanswered, self.received.keep)
 
-    def _absorb(self, replies: protocol.GetReplies) -> None:
-        items = replies.items
-        self._batches = self._batches[replies.answered :]
-        if self._batches:
-            self._forget_received(items)
-        try:
-            found = decode_all(self.options.serde, self.labels, items)
-            self._hits += len(items)
-        except Exception:  # unpickling runs anybody's code
-            found = self._decode_one_by_one(items)
-        self.found = {**self.found, **found} if self.found else found
-
-    def _forget_received(self, items: Sequence[protocol.Item]) -> None:
-        """Of the line that was cut, ask again only for what did not arrive."""
-        received = {key for key, _, _ in items}
-        cut = [key for key in self._batches[0] if key not in received]
-        self._batches[:1] = [cut] if cut else []
-
-    def _decode_one_by_one(self, items: Sequence[protocol.Item]) -> dict[object, Any]:
-        """The values that can be decoded; each that cannot is a miss, and counted."""
-        found: dict[object, Any] = {}
-        problems: Counter[str] = Counter()
-        for key, flags, value in items:
-            try:
-                value = decode(self.options.serde, key, value, int(flags))
-            except UndecodableValueError as error:
-                problems[str(error)] += 1
-                self.undecodable.append(self.labels[key])
-            else:
-                found[self.labels[key]] = value
-                self._hits += 1
-        for text, count in problems.items():
-            self._undecodable(text, count)
-        return found
+    def _absorb(self, replies: GetReplies) -> None:
+        self._unanswered = self._unanswered[replies.answered :]
+        if self._unanswered:
+            # Of the line that was cut, ask again only for what did not arrive.
+            cut = [key for key in keys_of(self._unanswered[0]) if key in replies.owed]
+            self._unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
+        problems = self.received.problems
+        while problems:
+            self._undecodable(*problems.popitem())
 
     def _undecodable(self, text: str, keys: int) -> None:
         self.failures.append(
@@ -97,16 +131,20 @@ class GetJob(Job):
         )
 
     def remaining(self) -> Sequence[object]:
-        return [self.labels[key] for batch in self._batches for key in batch]
+        return [
+            label
+            for line in self._unanswered
+            for label in self.received.labels_of(keys_of(line))
+        ]
 
     def _counts(self) -> dict[str, Any]:
-        lost = self.remaining()
+        received, lost = self.received, self.remaining()
         return {
-            "keys": self.labels.values(),
-            "found": self.found,
+            "keys": received.labels,
+            "found": received.found,
             "lost": lost,
             # Not len(found): two keys may have labels that are equal, as 1 and True.
-            "hits": self._hits,
-            "misses": len(self.labels) - self._hits - len(lost),
+            "hits": received.hits,
+            "misses": len(received.labels) - received.hits - len(lost),
             "unavailable": len(lost),
         }

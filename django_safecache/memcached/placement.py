@@ -9,8 +9,9 @@ changes to this package keeps its warm cache only if we do the same.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import mmh3
 
@@ -90,29 +91,26 @@ class Placement:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        # Ascending names and >= below: of equal scores the larger name wins.
-        order = sorted(range(len(names)), key=lambda index: names[index])
-        self._prefixes = [(_hashed(f"{names[index]}-"), index) for index in order]
+        # Descending names, and the first of equal scores: the larger name wins.
+        self._order = sorted(range(len(names)), key=names.__getitem__, reverse=True)
+        self._prefixes = [_hashed(f"{names[index]}-") for index in self._order]
         self.single = len(names) == 1
 
     def server_of(self, key: bytes) -> int:
         """The index of the server of `key`, the UTF-8 of a made key."""
-        if self.single:
-            return 0
-        data = key if key.isascii() else _hashed(key.decode())
-        high, winner = -1, 0
-        for prefix, index in self._prefixes:
-            score = mmh3.hash(prefix + data, 0, signed=False)
-            if score >= high:
-                high, winner = score, index
-        return winner
+        return 0 if self.single else self.servers_of([key])[0]
 
-    def split(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
-        """`keys`, in order, by the index of their server."""
+    def servers_of(self, keys: Sequence[bytes]) -> list[int]:
+        """The index of the server of each of `keys`."""
         if self.single:
-            alone = list(keys)
-            return {0: alone} if alone else {}
-        by_server: dict[int, list[bytes]] = {}
-        for key in keys:
-            by_server.setdefault(self.server_of(key), []).append(key)
-        return by_server
+            return [0] * len(keys)
+        if not all(map(bytes.isascii, keys)):
+            keys = [key if key.isascii() else _hashed(key.decode()) for key in keys]
+        by_server = [
+            map(mmh3.hash, map(prefix.__add__, keys), repeat(0), repeat(False))
+            for prefix in self._prefixes
+        ]
+        order = self._order
+        return [
+            order[scores.index(max(scores))] for scores in zip(*by_server, strict=True)
+        ]

@@ -8,10 +8,11 @@ back as a hit of None.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from django_safecache.exceptions import UndecodableValueError
+from django_safecache.memcached.protocol import Items
 
 BYTES, PICKLE, INTEGER, LONG, TEXT = 0, 1, 2, 4, 16
 
@@ -68,21 +69,23 @@ _BY_FLAGS: dict[bytes, Callable[[bytes], Any]] = {
 }
 
 
-def decode_all(
-    serde: Serde,
-    labels: Mapping[bytes, Any],
-    items: Iterable[tuple[bytes, bytes, bytes]],
-) -> dict[Any, Any]:
-    """The objects of (key, flags, value) `items` by the label of their key.
+def decode_all(serde: Serde, names: Iterable[Any], items: Items) -> Iterable[Any]:
+    """(name, object) of each item; `names` has one for each.
 
-    Raises whatever decoding one of them raises: then take them one by one.
+    Raises, while iterated, whatever decoding one of them raises: then take them one by
+    one.
     """
-    if type(serde) is PickleSerde:
-        return {labels[key]: _BY_FLAGS[flags](value) for key, flags, value in items}
-    deserialize = serde.deserialize
-    return {
-        labels[key]: deserialize(key, value, int(flags)) for key, flags, value in items
-    }
+    keys, flags, values = items
+    decoded: Iterable[Any]
+    if type(serde) is not PickleSerde:
+        decoded = map(serde.deserialize, keys, values, map(int, flags))
+    elif len(set(flags)) == 1:
+        decoded = map(_BY_FLAGS[flags[0]], values)
+    else:
+        decoded = [
+            _BY_FLAGS[each](value) for each, value in zip(flags, values, strict=True)
+        ]
+    return zip(names, decoded, strict=True)
 
 
 def decode(serde: Serde, key: bytes, value: bytes, flags: int) -> Any:

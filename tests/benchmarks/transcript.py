@@ -11,9 +11,9 @@ from measurement import Contender, Row, at_most, faster, in_turns, medians
 from raw_socket import RawSocket
 from stage import ROOT, SERVERS, Stage, available
 
-from django_safecache.memcached.batching import split_batches
+from django_safecache.memcached.batching import get_lines
 from django_safecache.memcached.options import Options
-from django_safecache.memcached.protocol import get_line
+from django_safecache.memcached.protocol import keys_of
 
 VALUE_BYTES = 500
 SEED = ROOT / "example_project" / "campfire" / "seed" / "keys.txt"
@@ -70,16 +70,16 @@ def wire(data: dict[str, str]) -> tuple[bytes, bytes]:
     """SafeCache's request for `data` on one server, and memcached's whole reply."""
     options = Options()
     values = {f":1:{key}".encode(): value.encode() for key, value in data.items()}
-    batches = split_batches(
+    lines = get_lines(
         list(values), max_bytes=options.batch_max_bytes, max_keys=options.batch_max_keys
     )
     reply = bytearray()
-    for batch in batches:
-        for key in batch:
+    for line in lines:
+        for key in keys_of(line):
             value = values[key]
             reply += b"VALUE %b 16 %d\r\n%b\r\n" % (key, len(value), value)
         reply += b"END\r\n"
-    return b"".join(map(get_line, batches)), bytes(reply)
+    return b"".join(lines), bytes(reply)
 
 
 def far_get_many(stage: Stage, rounds: int) -> Iterator[Row]:

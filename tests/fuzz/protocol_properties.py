@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from django_safecache.exceptions import ProtocolError, ReplyError
 from django_safecache.memcached import protocol
-from django_safecache.memcached.protocol import GetReplies, StatusReplies
+from django_safecache.memcached.protocol import GetReplies, Items, StatusReplies
 
-BATCHES = [[b"a", b"bb"], [b"a"], [b"key", b"a", b"c"]]
+LINES = [b"get a bb\r\n", b"get a\r\n", b"get key a c\r\n"]
 """What was asked in three lines of ``get``."""
-ASKED = {key for batch in BATCHES for key in batch}
+ASKED = {key for line in LINES for key in protocol.keys_of(line)}
 COMMANDS = 3
 """How many storage commands were sent."""
 OPERATIONS = (
@@ -40,6 +40,14 @@ class Understood(NamedTuple):
     answered: int
     complete: bool
     error: str
+
+
+class Found(GetReplies):
+    """A parser that keeps what it has found."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.items = Items([], [], [])
+        super().__init__(lines, self.items.extend)
 
 
 def check_input(data: bytes) -> None:
@@ -80,17 +88,17 @@ def _feed(operation: str, pieces: list[bytes]) -> Understood:
         if number < 8:  # it walks over all objects, which takes its time
             assert _bytes_held(replies) <= fed
     assert _bytes_held(replies) <= fed
-    parsed = replies.items if operation == "get" else replies.statuses
+    parsed = replies.items.rows() if operation == "get" else replies.statuses
     if operation == "get":
-        assert {key for key, _, _ in replies.items} <= ASKED
+        assert set(replies.items.keys) <= ASKED
     else:
         assert len(parsed) == replies.answered <= COMMANDS
     return Understood(parsed, replies.answered, replies.complete, error)
 
 
-def _replies(operation: str) -> GetReplies | StatusReplies:
+def _replies(operation: str) -> Found | StatusReplies:
     if operation == "get":
-        return GetReplies(BATCHES)
+        return Found(LINES)
     return StatusReplies(operation, COMMANDS)
 
 
@@ -101,8 +109,8 @@ def _pieces(received: bytes, cuts: list[int]) -> list[bytes]:
 
 def _bytes_held(replies: object) -> int:
     """The bytes that a parser keeps, whatever its attributes are called."""
-    asked = {id(key) for batch in BATCHES for key in batch}
-    seen, held, to_visit = {id(BATCHES)}, 0, [vars(replies)]
+    asked = set(map(id, LINES))
+    seen, held, to_visit = {id(LINES)}, 0, [vars(replies)]
     while to_visit:
         each = to_visit.pop()
         if id(each) in seen:
@@ -121,9 +129,9 @@ def _check_shortcuts(operation: str, received: bytes) -> None:
         for key in (b"a", b"key"):
             sole = protocol.sole_value(received, key)
             if sole is not None:
-                replies = GetReplies([[key]])
+                replies = Found([protocol.get_line(key)])
                 replies.feed(received)
-                assert replies.items == [(key, *sole)]
+                assert replies.items.rows() == [(key, *sole)]
                 assert replies.complete
         return
     status = protocol.sole_status(operation, received)

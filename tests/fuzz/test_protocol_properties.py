@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fuzz.protocol_properties import (
-    BATCHES,
     BYTE_BY_BYTE,
+    LINES,
     OPERATIONS,
     check,
     check_input,
@@ -35,7 +35,7 @@ class TestCorpus:
     def test_good_replies_are_understood_to_the_end(self):
         """Or the fuzzer would start from nothing but errors."""
         reply = (Path(__file__).parent / "corpus" / "get-three-lines").read_bytes()
-        assert reply.count(b"END\r\n") == len(BATCHES)
+        assert reply.count(b"END\r\n") == len(LINES)
 
 
 class TestProperties:
@@ -47,7 +47,7 @@ class TestProperties:
         check_input(data)
 
     @given(st.sampled_from(OPERATIONS), streams, cuts)
-    @example("get", b"END\r\n" * len(BATCHES) + b"ERROR\r\n", [])
+    @example("get", b"END\r\n" * len(LINES) + b"ERROR\r\n", [])
     @example("set", b"STORED\r\n" * 3 + b"SERVER_ERROR x\r\n", [])
     @example("set", b"SERVER_ERROR " + b"x" * MAX_LINE + b"\r\n", [])
     @example("version", b"VERSION " + b"x" * MAX_LINE + b"\r\n", [])

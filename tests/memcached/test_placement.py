@@ -43,16 +43,20 @@ class TestPlacement:
         chosen = unique[Placement(unique).server_of(key.encode())]
         assert chosen == reference.hasher.get_node(key)
 
-    def test_split_keeps_the_order_of_keys(self):
-        keys = [b":1:%d" % number for number in range(100)]
+    def test_many_keys_are_placed_as_each_alone(self):
         placement = Placement(THREE)
-        shares = placement.split(keys)
-        assert sorted(shares) == [0, 1, 2]
-        for index, share in shares.items():
-            assert share == [k for k in keys if placement.server_of(k) == index]
+        keys = [
+            f":1:{mark}{n}".encode()
+            for n in range(50)
+            for mark in ("", "\xe9", "\u6f22")
+        ]
+        servers = placement.servers_of(keys)
+        assert set(servers) == {0, 1, 2}
+        assert servers == [placement.server_of(key) for key in keys]
 
-    def test_no_keys_are_no_shares(self):
-        assert Placement(["a:1"]).split([]) == {}
+    def test_no_keys_have_no_servers(self):
+        assert Placement(THREE).servers_of([]) == []
+        assert Placement(["a:1"]).servers_of([]) == []
 
 
 class TestParseAddress:

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from django_safecache.exceptions import ProtocolError, ReplyError
 from django_safecache.memcached import protocol
-from django_safecache.memcached.protocol import GetReplies, StatusReplies
+from django_safecache.memcached.protocol import (
+    GetReplies,
+    Items,
+    StatusReplies,
+    get_line,
+)
 
 KEYS = [b"a", b"bb", b"ccc", b"dddd"]
 values_strategy = st.one_of(
@@ -32,9 +37,16 @@ def feed_in_pieces(replies, data, cuts):
         replies.feed(data[start:stop])
 
 
+def replies_to(*batches):
+    """The parser for lines that ask for these keys, and what it has found."""
+    found = Items([], [], [])
+    lines = [get_line(b" ".join(batch)) for batch in batches]
+    return GetReplies(lines, found.extend), found
+
+
 class TestLines:
     def test_lines_are_memcacheds(self):
-        assert protocol.get_line([b"a", b"b"]) == b"get a b\r\n"
+        assert protocol.get_line(b"a b") == b"get a b\r\n"
         assert protocol.store_line(b"set", b"k", 16, -1, b"v\r\n") == (
             b"set k 16 -1 3\r\nv\r\n\r\n"
         )
@@ -59,47 +71,47 @@ class TestGetReplies:
     def test_any_fragmentation_gives_the_same_items(self, lines, cuts):
         """Also for values that look like protocol: the length decides."""
         sent = [sorted((key, 16, value) for key, value in line) for line in lines]
-        replies = GetReplies([KEYS] * len(lines))
+        replies, found = replies_to(*[KEYS] * len(lines))
         feed_in_pieces(replies, b"".join(map(reply, sent)), cuts)
         assert replies.complete
-        assert replies.items == [
+        assert found.rows() == [
             (key, b"16", value) for line in sent for key, _, value in line
         ]
 
     @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=5))
     def test_garbage_is_an_error_or_incomplete_but_nothing_else(self, data, cuts):
         """Whatever arrives, no other exception and no item for a foreign key."""
-        replies = GetReplies([[b"a"], [b"bb"]])
+        replies, found = replies_to([b"a"], [b"bb"])
         with suppress(ProtocolError, ReplyError):
             feed_in_pieces(replies, data, cuts)
-        assert {key for key, _, _ in replies.items} <= {b"a", b"bb"}
+        assert set(found.keys) <= {b"a", b"bb"}
 
     @given(st.integers(0, 60), st.integers(0, 255))
     def test_one_wrong_byte_never_gives_a_value_to_another_key(self, place, byte):
         """A flipped byte in a header is an error, or a miss of bytes: never a swap."""
         data = bytearray(reply([(b"a", 0, b"AAAA")]) + reply([(b"bb", 0, b"BBBB")]))
         data[place % len(data)] = byte
-        replies = GetReplies([[b"a"], [b"bb"]])
+        replies, found = replies_to([b"a"], [b"bb"])
         with suppress(ProtocolError, ReplyError):
             replies.feed(bytes(data))
-        for key, _, value in replies.items:
+        for key, _, value in found.rows():
             wrong = {b"a": b"B", b"bb": b"A"}[key]
             assert wrong not in value.replace(bytes([byte]), b"")
 
     def test_what_came_before_an_error_line_stands(self):
-        replies = GetReplies([[b"a"], [b"bb"]])
+        replies, found = replies_to([b"a"], [b"bb"])
         with pytest.raises(ReplyError, match="SERVER_ERROR out of memory"):
             replies.feed(reply([(b"a", 0, b"1")]) + b"SERVER_ERROR out of memory\r\n")
-        assert replies.items == [(b"a", b"0", b"1")]
+        assert found.rows() == [(b"a", b"0", b"1")]
         assert replies.answered == 1
 
     def test_a_value_of_a_later_line_is_refused(self):
         """The answers of two calls, or two lines, cannot be mixed up."""
         with pytest.raises(ProtocolError, match="key that was not asked"):
-            GetReplies([[b"a"], [b"bb"]]).feed(reply([(b"bb", 0, b"1")]))
+            replies_to([b"a"], [b"bb"])[0].feed(reply([(b"bb", 0, b"1")]))
 
     def test_a_proxy_may_answer_a_line_in_another_order(self):
-        replies = GetReplies([KEYS])
+        replies, _ = replies_to(KEYS)
         replies.feed(reply([(b"ccc", 0, b"3"), (b"a", 0, b"1")]))
         assert replies.complete
 
@@ -123,16 +135,16 @@ class TestGetReplies:
     )
     def test_bytes_that_are_no_reply_are_a_protocol_error(self, data):
         with pytest.raises(ProtocolError):
-            GetReplies([[b"a"]]).feed(data)
+            replies_to([b"a"])[0].feed(data)
 
     def test_a_large_value_in_small_pieces_is_joined_once(self):
         """A megabyte in 2,000 pieces: the parser waits until it is whole."""
         value = b"v" * 1_000_000
-        replies = GetReplies([[b"a"]])
+        replies, found = replies_to([b"a"])
         data = reply([(b"a", 0, value)])
         for start in range(0, len(data), 500):
             replies.feed(data[start : start + 500])
-        assert replies.items == [(b"a", b"0", value)]
+        assert found.rows() == [(b"a", b"0", value)]
 
 
 class TestStatusReplies:
