@@ -87,7 +87,9 @@ class KeyMakingCache(BaseCache):
     @staticmethod
     def _label(key: Any) -> Any:
         """What a key is called in dictionaries: Django takes a key that has no hash."""
-        return key if isinstance(key, Hashable) else str(key)
+        if type(key) is str or isinstance(key, Hashable):
+            return key
+        return str(key)
 
     def _made_one_by_one(self, key: Any, version: int | None) -> bytes:
         made = str(self.make_and_validate_key(key, version=version))

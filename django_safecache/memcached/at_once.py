@@ -8,12 +8,14 @@ what has arrived on it.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from django_safecache.exceptions import UndecodableValueError
 from django_safecache.memcached import protocol
-from django_safecache.memcached.connection import Connection
+from django_safecache.memcached.connection import JUST_USED, Connection
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
+from django_safecache.memcached.job import NEVER_RETRIED
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.memcached.serde import Serde, decode
@@ -34,33 +36,52 @@ class Asked(NamedTuple):
     data: bytes
     error: BaseException | None
 
-    def settle(self) -> None:
-        """The reply was whole and understood: the connection is free for others."""
+    def settle(
+        self,
+        alias: str,
+        operation: str,
+        label: Any,
+        *,
+        found: Collection[Any] = (),
+        hits: int = 0,
+        misses: int = 0,
+        stored: int = 0,
+        deleted: int = 0,
+    ) -> Outcome:
+        """The reply was whole and understood: free the connection, tell what it was."""
         self.connection.in_flight = False
         self.server.pool.give_back(self.connection)
         self.server.breaker.succeeded()
-
-    def outcome(self, alias: str, operation: str, label: Any, **counts: Any) -> Outcome:
-        """The outcome of it, once settled."""
+        # By position, which takes half the time of keywords.
         return Outcome(
-            alias=alias,
-            server=self.server.name,
-            operation=operation,
-            keys=(label,),
-            lines=1,
-            bytes_sent=len(self.line),
-            bytes_received=len(self.data),
-            duration=time.monotonic() - self.started,
-            **counts,
+            alias,
+            self.server.name,
+            operation,
+            (label,),
+            found,
+            (),
+            hits,
+            misses,
+            0,
+            stored,
+            deleted,
+            0,
+            1,
+            0,
+            0,
+            len(self.line),
+            len(self.data),
+            time.monotonic() - self.started,
         )
 
 
-def ask(server: Server, line: bytes, options: Options) -> Asked | None:
+def ask(server: Server, operation: str, line: bytes, options: Options) -> Asked | None:
     """Send `line` and wait for a reply; None if that takes a pipeline, or a new
     connection, or there is no use in it. Raises nothing of the transport."""
     if server.breaker.is_open or len(line) > AT_ONCE_BYTES:
         return None
-    connection = server.pool.take_idle()
+    just_used = 0.0 if operation in NEVER_RETRIED else JUST_USED
+    connection = server.pool.take_idle(just_used)
     if connection is None:
         return None
     started = time.monotonic()
@@ -82,8 +103,7 @@ def found_in(
     sole = protocol.sole_value(data, wire)
     if sole is None:
         return None
-    flags, value = sole
     try:
-        return {label: decode(serde, wire, value, int(flags))}
+        return {label: decode(serde, wire, *sole)}
     except UndecodableValueError:  # the job counts it
         return None

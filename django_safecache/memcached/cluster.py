@@ -80,7 +80,7 @@ class Cluster:
         """The value of one made key, which the caller calls `label`."""
         wire = self._wire(key)
         server = self.servers[self._placement.server_of(key)]
-        asked = ask(server, protocol.get_line(wire), self._options)
+        asked = ask(server, "get", protocol.get_line(wire), self._options)
         if asked is None:
             return self.get_many({key: label})
         found = found_in(asked.data, wire, label, self._options.serde)
@@ -88,9 +88,11 @@ class Cluster:
             job = GetJob(server, self._options, [wire], [label])
             self._take_over(job, asked)
             return _values_of([job])
-        asked.settle()
-        counts = {"found": found, "hits": len(found), "misses": 1 - len(found)}
-        self._observer.observe(asked.outcome(self.alias, "get", label, **counts))
+        hits = len(found)
+        outcome = asked.settle(
+            self.alias, "get", label, found=found, hits=hits, misses=1 - hits
+        )
+        self._observer.observe(outcome)
         return Values(found)
 
     def get_many(self, keys: Labelled) -> Values:
@@ -208,7 +210,7 @@ class Cluster:
         self, operation: str, label: Any, key: bytes, line: bytes
     ) -> Statuses | None:
         server = self.servers[self._placement.server_of(key)]
-        asked = ask(server, line, self._options)
+        asked = ask(server, operation, line, self._options)
         if asked is None:
             return None
         status = protocol.sole_status(operation, asked.data)
@@ -216,9 +218,14 @@ class Cluster:
             job = CommandJob(server, self._options, operation, [(label, line)])
             self._take_over(job, asked)
             return _statuses_of([job])
-        asked.settle()
-        counts = {"stored": status == b"STORED", "deleted": status == b"DELETED"}
-        self._observer.observe(asked.outcome(self.alias, operation, label, **counts))
+        outcome = asked.settle(
+            self.alias,
+            operation,
+            label,
+            stored=status == b"STORED",
+            deleted=status == b"DELETED",
+        )
+        self._observer.observe(outcome)
         return Statuses({label: status}, {}, (), ())
 
     def _take_over(self, job: Job, asked: Asked) -> None:

@@ -23,6 +23,10 @@ TLS_RECORD = 16384
 """Bytes handed to TLS at once, one record: of more it tells nothing before it has sent
 all, which a server that is slow but alive would not survive."""
 
+JUST_USED = 1.0
+"""Seconds after its last use for which a connection need not be looked at before a
+command that can be sent again: if it was closed since, that is found out by its use."""
+
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -44,6 +48,7 @@ class Connection:
         self._poller = select.poll()
         self._polled = select.POLLIN
         self.opened = 0.0
+        self.used = 0.0
         self.in_flight = False
         self.reused = False
         self.closed = False
@@ -138,14 +143,18 @@ class Connection:
             raise TimeoutError("timed out")
         return self.receive()
 
-    def is_fresh(self, max_age: float) -> bool:
+    def is_fresh(self, max_age: float, just_used: float = 0.0) -> bool:
         """Whether an idle connection can be used again.
 
         One that is readable was closed by the server, or holds bytes nobody asked
-        for; or else TLS's own, which are no data.
+        for; or else TLS's own, which are no data. One that was used in the last
+        `just_used` seconds is not looked at.
         """
-        if self.closed or self.in_flight or time.monotonic() - self.opened > max_age:
+        now = time.monotonic()
+        if self.closed or self.in_flight or now - self.opened > max_age:
             return False
+        if now - self.used < just_used:
+            return True
         if not self.wait(False, 0):
             return True
         if not self._tls:

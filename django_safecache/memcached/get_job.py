@@ -57,7 +57,7 @@ class Received:
         """What can be decoded; each value that cannot is a miss, and counted."""
         for label, (key, flags, value) in zip(labels, items.rows(), strict=True):
             try:
-                self.found[label] = decode(self._serde, key, value, int(flags))
+                self.found[label] = decode(self._serde, key, flags, value)
                 self.hits += 1
             except UndecodableValueError as error:
                 self.problems[str(error)] += 1

@@ -42,14 +42,17 @@ class Pool:
         # keeps would shut it out of its own pool.
         self._lock = threading.RLock()
 
-    def take_idle(self) -> Connection | None:
-        """An open connection that is free, the one used last; None if there is none."""
+    def take_idle(self, just_used: float = 0.0) -> Connection | None:
+        """An open connection that is free, the one used last; None if there is none.
+
+        One that was used in the last `just_used` seconds may have been closed since.
+        """
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.is_fresh(self._max_age):
+            if connection.is_fresh(self._max_age, just_used):
                 connection.reused = True
                 return connection
             connection.close()
@@ -80,6 +83,7 @@ class Pool:
         if connection.in_flight or connection.closed:
             connection.close()
         else:
+            connection.used = time.monotonic()
             self._idle.append(connection)
 
     def close_idle(self) -> None:

@@ -300,12 +300,11 @@ def sole_value(data: bytes, key: bytes) -> tuple[bytes, bytes] | None:
     head = b"VALUE %b " % key
     if not (data.startswith(head) and data.endswith(b"\r\nEND\r\n")):
         return None
-    eol = data.index(b"\r\n", len(head))
-    flags, _, size = data[len(head) : eol].partition(b" ")
-    if not (_is_number(flags) and _is_number(size)):
-        return None
-    value = data[eol + 2 : eol + 2 + int(size)]
-    if eol + 2 + len(value) + len(b"\r\nEND\r\n") != len(data):
+    numbers, crlf, value = data[len(head) : -len(b"\r\nEND\r\n")].partition(b"\r\n")
+    flags, _, size = numbers.partition(b" ")
+    if not (
+        crlf and _is_number(flags) and _is_number(size) and int(size) == len(value)
+    ):
         return None
     return flags, value
 

@@ -88,13 +88,15 @@ def decode_all(serde: Serde, names: Iterable[Any], items: Items) -> Iterable[Any
     return zip(names, decoded, strict=True)
 
 
-def decode(serde: Serde, key: bytes, value: bytes, flags: int) -> Any:
+def decode(serde: Serde, key: bytes, flags: bytes, value: bytes) -> Any:
     """`serde`'s object for `value`; raises `UndecodableValueError` if it has none."""
     try:
-        return serde.deserialize(key, value, flags)
+        if type(serde) is PickleSerde and flags in _BY_FLAGS:
+            return _BY_FLAGS[flags](value)
+        return serde.deserialize(key, value, int(flags))
     except Exception as error:  # unpickling runs anybody's code
         raise UndecodableValueError(
-            f"{type(error).__name__} while decoding a value with flags {flags}"
+            f"{type(error).__name__} while decoding a value with flags {int(flags)}"
         ) from error
 
 
