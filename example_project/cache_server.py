@@ -27,12 +27,16 @@ class CacheServer(Protocol):
 
 
 class Memcached:
-    """The real one, as a child process; `stop` ends that process and no other."""
+    """The real one, as a child process; `stop` ends that process and no other.
 
-    def __init__(self, program: str, port: int) -> None:
+    `options` are more of the command line's.
+    """
+
+    def __init__(self, program: str, port: int, *options: str) -> None:
         self.name = f"memcached {_version(program)}, {program}"
         self.address = f"127.0.0.1:{port}"
         self._command = [program, "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+        self._command += options
         if os.geteuid() == 0:
             # memcached refuses to be root unless it is told whom to become.
             self._command += ["-u", _unprivileged_user()]

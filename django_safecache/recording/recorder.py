@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.recording import call_sites
-from django_safecache.recording.cells import Cell
+from django_safecache.recording.cells import Cell, Figures, KeyCounts, figures_of
 from django_safecache.recording.fingerprints import Cause, cause_of
 from django_safecache.recording.key_groups import KeyGroup, divide
 from django_safecache.recording.occurrences import (
@@ -31,6 +32,7 @@ MAX_CELLS = 10_000
 MAX_PLACES = 10_000
 MAX_FACETS = 20_000
 MAX_CAUSES_REMEMBERED = 1000
+MAX_ASIDE = 100
 # Failures that are counted but are no problem of their own: a breaker is open because
 # of another failure, which is one.
 CONSEQUENCES = frozenset(["breaker_open"])
@@ -88,6 +90,7 @@ class Recorder:
         # while the lock is held may log an error, which is counted here as well.
         self._lock = threading.RLock()
         self._buckets: dict[float, _Bucket] = {}
+        self._aside: deque[tuple[str, str, str, Figures]] = deque()
         self._current: _Bucket = _Bucket(Occurrences(0, 0))
         self._current_start = 0.0
         self._current_end = 0.0
@@ -99,21 +102,44 @@ class Recorder:
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
         key_group = self._key_group
-        groups = None if key_group is None else divide(outcome, key_group)
+        late = self._clock() >= self._current_end
+        if late or outcome.failures or (key_group and len(outcome.keys) != 1):
+            self._observe_now(outcome)
+            return
+        # Put aside, to be added up with others: the code that adds them up is then
+        # run many times in a row, and not fetched from memory for each call.
+        (key,) = outcome.keys if key_group else (None,)
+        group = key_group(key) if key_group else ""
+        figures = figures_of(outcome)
+        self._aside.append((outcome.alias, outcome.server, group, figures))
+        if len(self._aside) >= MAX_ASIDE:
+            with self._lock:
+                self._add_up()
+
+    def _observe_now(self, outcome: Outcome) -> None:
+        key_group = self._key_group
+        groups: Mapping[str, KeyCounts | Outcome] = {"": outcome}
+        if key_group is not None:
+            groups = divide(outcome, key_group)
+        group = next(iter(groups))
         with self._lock:
+            self._add_up()
             now = self._clock()
             opened = now >= self._current_end and self._open(now)
-            if groups is None:
-                self._cell(outcome.alias, outcome.server, "").add(outcome)
-            else:
-                group = next(iter(groups))
-                self._cell(outcome.alias, outcome.server, group).add_call(outcome)
-                for name, keys in groups.items():
-                    self._cell(outcome.alias, outcome.server, name).add_keys(keys)
+            self._cell(outcome.alias, outcome.server, group).add_call(outcome)
+            for name, keys in groups.items():
+                self._cell(outcome.alias, outcome.server, name).add_keys(keys)
         if outcome.failures:
-            self._count_failures(outcome, group if groups else "")
+            self._count_failures(outcome, group)
         if opened and self.on_new_bucket:
             self.on_new_bucket()
+
+    def _add_up(self) -> None:
+        """Count what was put aside, in the bucket that was open then."""
+        aside = self._aside
+        while aside:
+            alias, server, group, figures = aside.popleft()
+            self._cell(alias, server, group).add(figures)
 
     def occurred(
         self,
@@ -127,6 +153,7 @@ class Recorder:
         """Count one occurrence of a problem; `call_site` is called when wanted."""
         account = self._account() if self._account else ""
         with self._lock:
+            self._add_up()
             now = self._clock()
             opened = now >= self._current_end and self._open(now)
             occurrences = self._current.occurrences
@@ -166,6 +193,7 @@ class Recorder:
     def snapshot(self) -> Snapshot:
         """The totals of every bucket not yet forgotten. Changes nothing counted."""
         with self._lock:
+            self._add_up()
             now = self._clock()
             if now >= self._current_end:
                 # The next outcome opens a bucket, and none before this end.

@@ -13,6 +13,9 @@ def _nothing(*_: object) -> None:
     pass
 
 
+Clock = Callable[[], float]
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way to do a piece of work.
@@ -28,12 +31,12 @@ class Contender:
     prepare: Callable[[], None] = _nothing
     times: int = 1
 
-    def seconds(self) -> float:
-        """Do the work; the seconds of doing it once."""
+    def seconds(self, clock: Clock) -> float:
+        """Do the work; the seconds of doing it once, by `clock`."""
         self.prepare()
-        started = time.perf_counter()
+        started = clock()
         result = self.call()
-        taken = time.perf_counter() - started
+        taken = clock() - started
         self.check(result)
         return taken / self.times
 
@@ -41,7 +44,9 @@ class Contender:
 Times = Mapping[str, Sequence[float]]
 
 
-def in_turns(contenders: Sequence[Contender], rounds: int) -> Times:
+def in_turns(
+    contenders: Sequence[Contender], rounds: int, clock: Clock = time.perf_counter
+) -> Times:
     """Seconds of each contender in each round, by name.
 
     All take their turn in every round, so that what else the machine does meets them
@@ -51,7 +56,7 @@ def in_turns(contenders: Sequence[Contender], rounds: int) -> Times:
     times: dict[str, list[float]] = {each.name: [] for each in contenders}
     for turn in range(rounds + 1):
         for each in contenders if turn % 2 else reversed(contenders):
-            seconds = each.seconds()
+            seconds = each.seconds(clock)
             if turn:
                 times[each.name].append(seconds)
     return times

@@ -101,8 +101,12 @@ def _has(distribution: str) -> bool:
 
 @contextmanager
 def memcached(program: str) -> Iterator[str]:
-    """A fresh server of its own; gives its address."""
-    server = Memcached(program, free_port())
+    """A fresh server of its own; gives its address.
+
+    With one thread: else each connection is served by one of four for as long as it
+    lives, and which processor that one runs on decides what a round trip takes.
+    """
+    server = Memcached(program, free_port(), "-t", "1")
     server.start()
     try:
         yield server.address
