@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,15 +27,9 @@ COUNTS: tuple[str, ...] = (
 """What is counted besides failures; the columns of the table have these names."""
 
 
+FIRST_FIGURE = Outcome._fields.index("hits")
 Figures = tuple[Any, ...]
-"""The fields of an `Outcome` from `hits` on: all that is counted, and no keys."""
-
-
-def figures_of(outcome: Outcome) -> Figures:
-    return outcome[_FIRST_FIGURE:]
-
-
-_FIRST_FIGURE = Outcome._fields.index("hits")
+"""The fields of an `Outcome` from there on: all that is counted, and no keys."""
 
 
 @dataclass(slots=True)
@@ -94,26 +88,28 @@ class Cell:
         self.durations = [0] * len(histogram.COLUMNS)
         self.failures: dict[str, int] = {}
 
-    def add(self, figures: Figures) -> None:
-        """Count a call without failures, as `add_call` and `add_keys` would."""
-        hits, misses, unavailable, stored, deleted, loaded, *of_the_call = figures
-        lines, retries, splits, bytes_sent, bytes_received, duration, _ = of_the_call
-        self.calls += 1
-        self.hits += hits
-        self.misses += misses
-        self.unavailable += unavailable
-        self.stores += stored
-        self.deletes += deleted
-        self.loaded += loaded
-        self.lines += lines
-        self.retries += retries
-        self.splits += splits
-        self.bytes_sent += bytes_sent
-        self.bytes_received += bytes_received
-        self.duration_sum += duration
-        if duration > self.duration_max:
-            self.duration_max = duration
-        self.durations[histogram.position(duration)] += 1
+    def add(self, calls: Sequence[Figures]) -> None:
+        """Count calls without failures, as `add_call` and `add_keys` would each."""
+        hits, misses, unavailable, stored, deleted, loaded, *of_calls = zip(
+            *calls, strict=True
+        )
+        lines, retries, splits, bytes_sent, bytes_received, durations, _ = of_calls
+        self.calls += len(calls)
+        self.hits += sum(hits)
+        self.misses += sum(misses)
+        self.unavailable += sum(unavailable)
+        self.stores += sum(stored)
+        self.deletes += sum(deleted)
+        self.loaded += sum(loaded)
+        self.lines += sum(lines)
+        self.retries += sum(retries)
+        self.splits += sum(splits)
+        self.bytes_sent += sum(bytes_sent)
+        self.bytes_received += sum(bytes_received)
+        self.duration_sum += sum(durations)
+        self.duration_max = max(self.duration_max, *durations)
+        for duration in durations:
+            self.durations[histogram.position(duration)] += 1
 
     def add_call(self, outcome: Outcome) -> None:
         """Count what belongs to the call as a whole, not to single keys."""

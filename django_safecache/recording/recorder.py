@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.recording import call_sites
-from django_safecache.recording.cells import Cell, Figures, KeyCounts, figures_of
+from django_safecache.recording.cells import FIRST_FIGURE, Cell, Figures, KeyCounts
 from django_safecache.recording.fingerprints import Cause, cause_of
 from django_safecache.recording.key_groups import KeyGroup, divide
 from django_safecache.recording.occurrences import (
@@ -38,9 +38,13 @@ MAX_ASIDE = 100
 CONSEQUENCES = frozenset(["breaker_open"])
 
 
+_Place = tuple[str, str, str]
+"""alias, server, key group"""
+
+
 class _Bucket:
     def __init__(self, occurrences: Occurrences) -> None:
-        self.cells: dict[tuple[str, str, str], Cell] = {}
+        self.cells: dict[_Place, Cell] = {}
         self.occurrences = occurrences
 
 
@@ -90,7 +94,7 @@ class Recorder:
         # while the lock is held may log an error, which is counted here as well.
         self._lock = threading.RLock()
         self._buckets: dict[float, _Bucket] = {}
-        self._aside: deque[tuple[str, str, str, Figures]] = deque()
+        self._aside: deque[tuple[_Place, Figures]] = deque()
         self._current: _Bucket = _Bucket(Occurrences(0, 0))
         self._current_start = 0.0
         self._current_end = 0.0
@@ -101,17 +105,19 @@ class Recorder:
 
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
-        key_group = self._key_group
-        late = self._clock() >= self._current_end
-        if late or outcome.failures or (key_group and len(outcome.keys) != 1):
+        group = ""
+        if self._key_group is not None:
+            if len(outcome.keys) != 1:
+                self._observe_now(outcome)
+                return
+            group = self._key_group(next(iter(outcome.keys)))
+        if outcome.failures or self._clock() >= self._current_end:
             self._observe_now(outcome)
             return
         # Put aside, to be added up with others: the code that adds them up is then
         # run many times in a row, and not fetched from memory for each call.
-        (key,) = outcome.keys if key_group else (None,)
-        group = key_group(key) if key_group else ""
-        figures = figures_of(outcome)
-        self._aside.append((outcome.alias, outcome.server, group, figures))
+        figures = outcome[FIRST_FIGURE:]
+        self._aside.append(((outcome.alias, outcome.server, group), figures))
         if len(self._aside) >= MAX_ASIDE:
             with self._lock:
                 self._add_up()
@@ -136,10 +142,12 @@ class Recorder:
 
     def _add_up(self) -> None:
         """Count what was put aside, in the bucket that was open then."""
-        aside = self._aside
-        while aside:
-            alias, server, group, figures = aside.popleft()
-            self._cell(alias, server, group).add(figures)
+        calls: dict[_Place, list[Figures]] = {}
+        while self._aside:
+            place, figures = self._aside.popleft()
+            calls.setdefault(place, []).append(figures)
+        for place, its in calls.items():
+            self._cell(*place).add(its)
 
     def occurred(
         self,

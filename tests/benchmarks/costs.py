@@ -18,9 +18,11 @@ from transcript import campfire_data, equals
 from django_safecache.apps import SafeCacheConfig
 from django_safecache.backend import SafeCache
 from django_safecache.memcached.outcomes import observers
+from django_safecache.recording.recorder import MAX_ASIDE
 
 MISSING = 100_000
-GETS = 10
+GETS = MAX_ASIDE
+"""Gets between two looks at the clock: as many as are added up together."""
 
 
 def recording(stage: Stage, rounds: int) -> Iterator[Row]:
@@ -39,7 +41,7 @@ def recording(stage: Stage, rounds: int) -> Iterator[Row]:
         "recording, per get",
         lambda: [cache.get(key) for _ in range(GETS)],
         [data[key]] * GETS,
-        rounds * 10,
+        rounds,
         calls=GETS,
     )
 
