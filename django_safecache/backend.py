@@ -14,11 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_safecache.clusters import UNNAMED, alias_of, cluster_of
 from django_safecache.exceptions import ServerUnavailableError
+from django_safecache.failure_log import FailureLog
 from django_safecache.key_making import KeyMakingCache
 from django_safecache.loaders import Loader, load
 from django_safecache.memcached.cluster import Statuses, Values
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, Outcome, observers
+from django_safecache.memcached.server import ServerStatus
+from django_safecache.signals import FailureSignal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -294,6 +297,10 @@ class SafeCache(KeyMakingCache):
         """Does nothing: Django calls it after every request, and connections are
         worth keeping. `disconnect_all` closes them."""
 
+    def server_status(self) -> list[ServerStatus]:
+        """What this process knows of each server; asks none."""
+        return self._cluster.status()
+
     def disconnect_all(self) -> None:
         """Close all connections that are not in use."""
         self._cluster.close()
@@ -356,3 +363,8 @@ def _unavailable(operation: str, failures: Sequence[Failure]) -> ServerUnavailab
 def _in_a_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
     """`function`, run in any thread: not in the one that Django keeps for the ORM."""
     return sync_to_async(function, thread_sensitive=False)
+
+
+# Here and not in apps.py: they need no more than CACHES.
+observers.connect_to_failures(FailureLog())
+observers.connect_to_failures(FailureSignal(sender=SafeCache))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -55,8 +56,19 @@ class Memcached:
 
     def stop(self) -> None:
         if self._process is not None:
+            self.resume()
             end(self._process)
             self._process = None
+
+    def pause(self) -> None:
+        """Stop it as it is: connections stay open, and nothing is answered."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
 
 class StandIn:

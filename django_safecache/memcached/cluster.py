@@ -10,16 +10,14 @@ from typing import Any, NamedTuple, Protocol
 from django_safecache.memcached import protocol
 from django_safecache.memcached.at_once import Asked, ask, found_in
 from django_safecache.memcached.command_job import CommandJob
-from django_safecache.memcached.connection import Connection
-from django_safecache.memcached.exchange import converse
-from django_safecache.memcached.failures import TRANSPORT_ERRORS
 from django_safecache.memcached.get_job import GetJob
 from django_safecache.memcached.job import Job
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, Observer
 from django_safecache.memcached.placement import Address, Placement
+from django_safecache.memcached.rounds import carry_out
 from django_safecache.memcached.serde import encode
-from django_safecache.memcached.server import Server
+from django_safecache.memcached.server import Server, ServerStatus
 
 
 class Labelled(Protocol):
@@ -156,6 +154,10 @@ class Cluster:
         ]
         return self._statuses(jobs)
 
+    def status(self) -> list[ServerStatus]:
+        """What this process knows of each server; asks none."""
+        return [server.status() for server in self.servers]
+
     def close(self) -> None:
         """Close all connections that are free; the next call opens new ones."""
         for server in self.servers:
@@ -232,58 +234,11 @@ class Cluster:
         job.take_over(asked.connection, asked.data, asked.error)
         self._run([job], asked.started)
 
-    # Carrying on.
-
     def _run(self, jobs: Sequence[Job], started: float | None = None) -> None:
         started = time.monotonic() if started is None else started
-        deadline = started + self._options.deadline
-        asking = jobs
-        while asking:
-            self._round(asking, deadline)
-            asking = [job for job in asking if job.wants_a_round()]
+        carry_out(jobs, self._options, started)
         for job in jobs:
             self._observer.observe(job.outcome(self.alias, started))
-
-    def _round(self, jobs: Sequence[Job], deadline: float) -> None:
-        try:
-            self._start_all(jobs, deadline)
-            converse([job.exchange for job in jobs if job.exchange], deadline)
-            for job in jobs:
-                job.end_round()
-        finally:
-            # Whatever interrupted this - a worker's abort, KeyboardInterrupt - no
-            # connection with an answer under way may be used again.
-            for job in jobs:
-                job.abandon_round()
-
-    def _start_all(self, jobs: Sequence[Job], deadline: float) -> None:
-        """Send every server its first window; those first that need no connecting."""
-        to_connect = []
-        for job in jobs:
-            if job.exchange is not None:
-                continue
-            if not job.server.breaker.allows():
-                job.skip()
-            elif connection := job.server.pool.take_idle():
-                job.start(connection)
-            else:
-                to_connect.append(job)
-        for job in to_connect:
-            try:
-                job.start(self._connect(job.server, deadline))
-            except TRANSPORT_ERRORS as error:
-                job.give_up(error)
-
-    def _connect(self, server: Server, deadline: float) -> Connection:
-        connection = server.pool.take(deadline)
-        if connection.opened:
-            return connection
-        try:
-            connection.open(deadline)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
 
 def _values_of(jobs: Sequence[GetJob]) -> Values:

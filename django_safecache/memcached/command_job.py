@@ -12,11 +12,16 @@ from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.failures import TOO_LARGE
 from django_safecache.memcached.job import Job
 from django_safecache.memcached.options import Options
+from django_safecache.memcached.protocol import key_of
 from django_safecache.memcached.server import Server
 
 MAX_REFUSALS = 8
 """Error lines, other than about a value's size, after which a server's remaining
 commands are given up: it has no memory, say, and would refuse them all."""
+
+LEAVES_OLD_VALUES = frozenset(["set", "delete", "touch"])
+"""Operations whose loss leaves the server with what the site no longer means. What
+became of a lost ``add``, ``incr`` or ``decr`` its caller is told."""
 
 
 class CommandJob(Job):
@@ -67,6 +72,11 @@ class CommandJob(Job):
         self._commands = self._commands[1:]
         self._refusals_left -= TOO_LARGE not in error.text
         return self._refusals_left > 0
+
+    def unwritten(self) -> Sequence[bytes]:
+        if self.operation not in LEAVES_OLD_VALUES:
+            return ()
+        return [key_of(line) for _, line in self._commands]
 
     def remaining(self) -> Sequence[object]:
         return [label for label, _ in self._commands]

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from django_safecache.exceptions import UndecodableValueError
+from django_safecache.exceptions import ReplyError, UndecodableValueError
 from django_safecache.memcached.batching import get_lines
-from django_safecache.memcached.exchange import Replies
+from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.job import Job, exception_name
 from django_safecache.memcached.options import Options
-from django_safecache.memcached.outcomes import Failure
+from django_safecache.memcached.outcomes import Failure, FailureKind
 from django_safecache.memcached.protocol import (
     GetReplies,
     Items,
@@ -21,6 +21,9 @@ from django_safecache.memcached.protocol import (
 )
 from django_safecache.memcached.serde import Serde, decode, decode_all
 from django_safecache.memcached.server import Server
+
+CUTS_OFF = frozenset[FailureKind](["epipe", "reset", "closed"])
+"""What a server does about a line that is too long for it, if it does not say so."""
 
 
 class Received:
@@ -94,9 +97,13 @@ class GetJob(Job):
     ) -> None:
         super().__init__(server, options)
         self.received = Received(options.serde, keys, labels)
-        self._unanswered = get_lines(
-            keys, max_bytes=options.batch_max_bytes, max_keys=options.batch_max_keys
-        )
+        self._max_bytes = server.line_limit.of(options.batch_max_bytes)
+        self._halved = False
+        self._unanswered = self._get_lines(keys)
+
+    def _get_lines(self, keys: Sequence[bytes]) -> list[bytes]:
+        max_keys = self.options.batch_max_keys
+        return get_lines(keys, max_bytes=self._max_bytes, max_keys=max_keys)
 
     def _lines(self) -> Iterable[bytes]:
         return self._unanswered
@@ -110,9 +117,33 @@ class GetJob(Job):
             # Of the line that was cut, ask again only for what did not arrive.
             cut = [key for key in keys_of(self._unanswered[0]) if key in replies.owed]
             self._unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
+        elif self._halved:
+            self.server.line_limit.learn(self._max_bytes)
         problems = self.received.problems
         while problems:
             self._undecodable(*problems.popitem())
+
+    def _refused(self, error: ReplyError, exchange: Exchange) -> bool:
+        too_long = error.text == "ERROR" or "too long" in error.text
+        return too_long and self._halve_lines()
+
+    def _cut_off(self, kind: FailureKind) -> bool:
+        # If the server is there at all, it may be the length that it does not take.
+        self.doubts_server = kind in CUTS_OFF and self._halve_lines()
+        return self.doubts_server
+
+    def _halve_lines(self) -> bool:
+        """Ask what is left in lines half as long, as long as one has two keys."""
+        divisible = [line for line in self._unanswered if len(keys_of(line)) > 1]
+        if not divisible:
+            return False
+        self._halved = True
+        self._max_bytes = max(map(len, divisible)) // 2
+        self.splits += sum(len(line) > self._max_bytes for line in divisible)
+        self._unanswered = self._get_lines(
+            [key for line in self._unanswered for key in keys_of(line)]
+        )
+        return True
 
     def _undecodable(self, text: str, keys: int) -> None:
         self.failures.append(

@@ -39,8 +39,11 @@ class Job:
         self.options = options
         self.exchange: Exchange | None = None
         self.failures: list[Failure] = []
+        self.doubts_server = False
+        """Whether the server is to show that it is alive before the next round."""
         self.lines = 0
         self.retries = 0
+        self.splits = 0
         self.bytes_sent = 0
         self.bytes_received = 0
         self.finished = 0.0
@@ -63,9 +66,17 @@ class Job:
         """After an error line about a command: whether another round has a chance."""
         return False
 
+    def _cut_off(self, kind: FailureKind) -> bool:
+        """After a failure of a fresh connection: whether another round has a chance."""
+        return False
+
     def remaining(self) -> Sequence[object]:
         """The caller's keys that have no answer."""
         raise NotImplementedError
+
+    def unwritten(self) -> Sequence[bytes]:
+        """The made keys of writes that were lost, and must not leave an old value."""
+        return ()
 
     def _counts(self) -> dict[str, Any]:
         """The fields of the outcome that this kind of job has."""
@@ -79,6 +90,7 @@ class Job:
             operation=self.operation,
             lines=self.lines,
             retries=self.retries,
+            splits=self.splits,
             bytes_sent=self.bytes_sent,
             bytes_received=self.bytes_received,
             duration=self.finished - started,
@@ -119,7 +131,8 @@ class Job:
         """End without an exchange: the server could not be reached."""
         kind = classify(error, phase)
         self._again = False
-        self._fail(kind, error, phase)
+        if not self.doubts_server:  # else there is a failure that says more
+            self._fail(kind, error, phase)
         if kind not in SAYS_NOTHING_OF_THE_SERVER:
             self.server.breaker.failed(kind)
         self.finished = time.monotonic()
@@ -128,6 +141,12 @@ class Job:
         """End without asking: the server's breaker is open."""
         self._again = False
         self._fail("breaker_open", None, "connect")
+        self.finished = time.monotonic()
+
+    def lose(self, failures: Iterable[Failure]) -> None:
+        """End without asking: for these reasons the server is not to be believed."""
+        self._again = False
+        self.failures.extend(failures)
         self.finished = time.monotonic()
 
     def end_round(self) -> None:
@@ -162,8 +181,10 @@ class Job:
         self._tell_breaker(kind, exchange)
         if isinstance(error, ReplyError):
             again = kind != "too_many_connections" and self._refused(error, exchange)
+        elif exchange.connection.reused and kind not in NOT_STALE:
+            again = True
         else:
-            again = exchange.connection.reused and kind not in NOT_STALE
+            again = self._cut_off(kind)
         if not again or self.operation in NEVER_RETRIED or not self.remaining():
             return
         # The server was restarted, or closes idle connections: what else is idle is

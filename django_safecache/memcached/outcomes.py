@@ -106,20 +106,32 @@ class Observers:
     """
 
     def __init__(self) -> None:
-        self._observers: tuple[Observer, ...] = ()
+        self._of_all: tuple[Observer, ...] = ()
+        self._of_failures: tuple[Observer, ...] = ()
         self.errors = 0
 
     def connect(self, observer: Observer) -> None:
         """Add `observer` unless it is connected already."""
-        if observer not in self._observers:
-            self._observers = (*self._observers, observer)
+        if observer not in self._of_all:
+            self._of_all = (*self._of_all, observer)
+
+    def connect_to_failures(self, observer: Observer) -> None:
+        """Add `observer`, but hand it only outcomes that have failures."""
+        if observer not in self._of_failures:
+            self._of_failures = (*self._of_failures, observer)
 
     def disconnect(self, observer: Observer) -> None:
         """Remove `observer` if it is connected."""
-        self._observers = tuple(o for o in self._observers if o is not observer)
+        self._of_all = tuple(o for o in self._of_all if o is not observer)
+        self._of_failures = tuple(o for o in self._of_failures if o is not observer)
 
     def observe(self, outcome: Outcome) -> None:
-        for observer in self._observers:
+        self._hand_to(self._of_all, outcome)
+        if outcome.failures:
+            self._hand_to(self._of_failures, outcome)
+
+    def _hand_to(self, those: Collection[Observer], outcome: Outcome) -> None:
+        for observer in those:
             try:
                 observer.observe(outcome)
             except Exception:  # an observer may be anybody's code

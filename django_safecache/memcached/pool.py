@@ -72,11 +72,16 @@ class Pool:
 
     def _new(self) -> Connection | None:
         with self._lock:
-            if sum(not each.closed for each in self._existing) >= self._max_size:
+            if self.open_connections() >= self._max_size:
                 return None
             connection = self._create()
             self._existing.add(connection)
             return connection
+
+    def open_connections(self) -> int:
+        """How many there are, in use or not."""
+        with self._lock:
+            return sum(not each.closed for each in self._existing)
 
     def give_back(self, connection: Connection) -> None:
         """Make `connection` free for others; one that owes a reply is closed."""

@@ -53,6 +53,11 @@ def keys_of(get_line: bytes) -> list[bytes]:
     return get_line.split()[1:]
 
 
+def key_of(line: bytes) -> bytes:
+    """The key of a line with one command."""
+    return line.split(None, 2)[1]
+
+
 def store_line(
     command: bytes, key: bytes, flags: int, exptime: int, data: bytes
 ) -> bytes:

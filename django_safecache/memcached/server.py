@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from weakref import WeakSet
 
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.health import Breaker
+from django_safecache.memcached.line_limit import LineLimit
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.placement import Address
 from django_safecache.memcached.pool import Pool
+from django_safecache.memcached.unwritten import Unwritten
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """What one process knows of a server, of its own experience."""
+
+    server: str
+    breaker_open: bool
+    """Whether it is left alone for the moment, because it did not answer."""
+    line_limit: int | None
+    """Bytes of the longest ``get`` line it takes, where that was found out."""
+    connections: int
+    """Open ones, in use or not."""
+    unwritten: int
+    """Keys to be deleted before its answers are believed again."""
+    forgotten: int
+    """Keys for which there was no room among these, since the process started."""
 
 
 class Server:
-    """Shared by all threads of a process; a forked child starts with nothing."""
+    """Shared by all threads of a process.
+
+    A forked child starts with nothing but the unwritten keys.
+    """
 
     def __init__(self, address: Address, options: Options) -> None:
         self.name = address.name
+        self.address = address
+        self.options = options
         self.breaker = Breaker(address.name)
+        self.line_limit = LineLimit(address.name)
+        self.unwritten = Unwritten(address.name)
         self.pool = Pool(
             lambda: Connection(address, options),
             max_size=options.pool_max_size,
@@ -25,9 +52,21 @@ class Server:
         )
         _servers.add(self)
 
+    def status(self) -> ServerStatus:
+        return ServerStatus(
+            server=self.name,
+            breaker_open=self.breaker.is_open,
+            line_limit=self.line_limit.learned,
+            connections=self.pool.open_connections(),
+            unwritten=len(self.unwritten),
+            forgotten=self.unwritten.forgotten,
+        )
+
     def after_fork(self) -> None:
         self.pool.reset()
         self.breaker.reset()
+        self.line_limit.reset()
+        self.unwritten.renew_lock()
 
 
 _servers: WeakSet[Server] = WeakSet()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+
+from django_safecache.memcached.line_limit import REMEMBERED, LineLimit
+from django_safecache.testing import Faults
+
+LIMITS = [1024, 4096, 16384, 32768]
+FAR_TOO_LARGE = 1_000_000
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class TestLineLimit:
+    def test_what_is_learned_is_the_most(self):
+        limit = LineLimit("a:1")
+        limit.learn(2000)
+        assert (limit.of(32768), limit.of(1024), limit.learned) == (2000, 1024, 2000)
+
+    def test_it_is_forgotten_after_an_hour(self):
+        clock = Clock()
+        limit = LineLimit("a:1", clock)
+        limit.learn(2000)
+        clock.now += REMEMBERED - 1
+        assert limit.of(32768) == 2000
+        clock.now += 1
+        assert (limit.of(32768), limit.learned) == (32768, None)
+
+
+def faults(variant, limit):
+    """A server that does not take a line of more than `limit` bytes."""
+    if variant == "drops":
+        return Faults(max_unterminated_bytes=limit)
+    return Faults(max_line_bytes=limit, long_line=variant)
+
+
+@pytest.fixture
+def values(campfire_keys):
+    return {key: f"value of {key}" for key in campfire_keys}
+
+
+class TestLearning:
+    """Lines far too long for a server, which never says what is not."""
+
+    @pytest.mark.parametrize("limit", LIMITS)
+    @pytest.mark.parametrize("variant", ["drops", "error", "close"])
+    @pytest.mark.parametrize("window", [65536, 3000], ids=["whole", "fragments"])
+    def test_every_key_is_answered_from_the_first_call_on(
+        self, local, make_cache, recording, values, variant, limit, window
+    ):
+        """And later calls no longer fail."""
+        cache = make_cache(
+            local.address,
+            batch_max_bytes=FAR_TOO_LARGE,
+            batch_max_keys=10_000,
+            window_bytes=window,
+            timeout=5,
+            deadline=20,
+        )
+        assert cache.set_many(values) == []
+        local.faults = faults(variant, limit)
+        assert cache.get_many(values) == values
+        learned = cache.server_status()[0].line_limit
+        assert limit / 4 < learned <= limit or (limit == 32768 and learned is None)
+        recording.outcomes.clear()
+        assert cache.get_many(values) == values
+        assert recording.kinds() == []
+        assert recording.total("hits") == len(values)
+
+    def test_the_lines_that_were_halved_are_counted(
+        self, local, make_cache, recording, values
+    ):
+        cache = make_cache(local.address, batch_max_bytes=FAR_TOO_LARGE)
+        cache.set_many(values)
+        local.faults = faults("error", 1024)
+        assert cache.get_many(values) == values
+        assert recording.total("splits") > 10
+        assert set(recording.kinds()) == {"client_error"}
+
+    def test_a_server_that_is_gone_is_not_asked_again_and_again(
+        self, local, make_cache, recording, values
+    ):
+        """It must answer a small command first; then the first failure stands."""
+        cache = make_cache(local.address)
+        local.faults = Faults(close_at=1)
+        assert cache.read_many(values).found == {}
+        assert recording.kinds() == ["closed"]
+        assert cache.server_status()[0].line_limit is None
+
+    def test_one_key_cannot_be_halved(self, local, make_cache, recording):
+        cache = make_cache(local.address)
+        local.faults = Faults(answer=b"ERROR", only=b"get")
+        assert cache.get("a") is None
+        assert recording.kinds() == ["client_error"]
