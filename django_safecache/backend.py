@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import operator
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -16,15 +16,15 @@ from django_safecache.clusters import UNNAMED, alias_of, cluster_of
 from django_safecache.exceptions import ServerUnavailableError
 from django_safecache.failure_log import FailureLog
 from django_safecache.key_making import KeyMakingCache
-from django_safecache.loaders import Loader, load
-from django_safecache.memcached.cluster import Statuses, Values
+from django_safecache.loaders import Call, Loader
+from django_safecache.loading import Filling, Loading, lease_seconds, overtake
+from django_safecache.memcached.cluster import Statuses
+from django_safecache.memcached.keys import MadeKeys
 from django_safecache.memcached.options import Options
-from django_safecache.memcached.outcomes import Failure, Outcome, observers
+from django_safecache.memcached.outcomes import Failure, observers
 from django_safecache.memcached.server import ServerStatus
 from django_safecache.signals import FailureSignal
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from django_safecache.threads import call_here, call_in_orm_thread, in_any_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,13 @@ class SafeCache(KeyMakingCache):
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The value; if the server does not answer, the key's loader's; else
         `default`."""
-        label = self._label(key)
-        values = self._cluster.get(self._made_one(key, version), label)
+        label, made = self._label(key), self._made_one(key, version)
+        values = self._cluster.get(made, label)
         if values.found:
             return values.found[label]
         self._raise_if_asked("get", values.lost, values.failures)
         if values.lost:
-            return self._load([label], None).get(label, default)
+            return self._loading().load({label: made}, None).get(label, default)
         return default
 
     def get_many(
@@ -89,17 +89,12 @@ class SafeCache(KeyMakingCache):
         `loader`, or each key's registered one, gives those of the keys the servers
         did not answer for; a key that is just not cached stays out.
         """
-        values = self._read(keys, version, "get_many")
-        if values.lost:
-            values.found.update(self._load(values.lost, loader))
-        return values.found
+        return self._get_many(self._made(keys, version), loader, call_here)
 
     def read_many(self, keys: Iterable[Any], version: int | None = None) -> ManyResult:
         """What the servers said of each key. Calls no loader and raises nothing of
         the transport."""
-        made = self._made(keys, version)
-        values = self._cluster.get_many(made)
-        return self._many_result(made.values(), values)
+        return self._read_many(self._made(keys, version))
 
     def get_or_load_many(
         self,
@@ -107,74 +102,73 @@ class SafeCache(KeyMakingCache):
         loader: Loader | None = None,
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        lease: float | None = None,
     ) -> dict[Any, Any]:
         """The values of all keys that the cache or the loader has.
 
-        The loader gives those of missing and unavailable keys alike. Values of missing
-        keys are written back with ``add``, so that a newer value is never overwritten.
+        The loader gives those of missing and unavailable keys alike; threads that want
+        the same keys share one load. Values of missing keys are written back with
+        ``add``, so that a newer value is never overwritten. A key that the loader
+        leaves out is asked for again next time; one that it gives None is cached.
+
+        `lease` seconds long only one process loads a missing key; the others wait for
+        its value that long, and load it themselves if it does not come.
         """
-        result = self.read_many(keys, version)
-        loaded = self._load([*result.missing, *result.unavailable], loader)
-        self._write_back(result, loaded, timeout, version)
-        return {**result.found, **loaded}
+        made = self._made(keys, version)
+        return self._get_or_load(made, loader, timeout, lease, call_here)
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
         return bool(self._cluster.get(self._made_one(key, version), None).found)
 
-    def _read(self, keys: Iterable[Any], version: int | None, operation: str) -> Values:
-        values = self._cluster.get_many(self._made(keys, version))
-        self._raise_if_asked(operation, values.lost, values.failures)
-        return values
+    def _get_many(
+        self, made: MadeKeys, loader: Loader | None, call: Call
+    ) -> dict[Any, Any]:
+        values = self._cluster.get_many(made)
+        self._raise_if_asked("get_many", values.lost, values.failures)
+        if values.lost:
+            lost = made.of(values.lost)
+            values.found.update(self._loading(call).load(lost, loader))
+        return values.found
 
-    @staticmethod
-    def _many_result(keys: Iterable[Any], values: Values) -> ManyResult:
+    def _read_many(self, made: MadeKeys) -> ManyResult:
+        values = self._cluster.get_many(made)
         lost = set(values.lost)
         return ManyResult(
             found=values.found,
             missing=[
-                key for key in keys if key not in values.found and key not in lost
+                key
+                for key in made.values()
+                if key not in values.found and key not in lost
             ],
             unavailable=list(values.lost),
             failures=tuple(values.failures),
             undecodable=list(values.undecodable),
         )
 
-    def _load(self, keys: Sequence[Any], loader: Loader | None) -> dict[Any, Any]:
-        if not keys:
-            return {}
-        started = time.monotonic()
-        loaded: dict[Any, Any] = {}
-        try:
-            loaded = load(keys, loader, chunk_size=self._options.loader_chunk_size)
-        finally:
-            observers.observe(
-                Outcome(
-                    alias=self.alias,
-                    server="",
-                    operation="load",
-                    keys=keys,
-                    found=loaded,
-                    loaded=len(loaded),
-                    duration=time.monotonic() - started,
-                )
-            )
-        return loaded
-
-    def _write_back(
+    def _get_or_load(
         self,
-        result: ManyResult,
-        loaded: Mapping[Any, Any],
+        made: MadeKeys,
+        loader: Loader | None,
         timeout: Any,
-        version: int | None,
-    ) -> None:
-        """Add what was missing. What could not be decoded would refuse to be added
-        over, and be loaded again by every call: it is deleted before."""
-        if result.undecodable:
-            self.delete_many(result.undecodable, version)
-        made = self._made([key for key in result.missing if key in loaded], version)
-        items = [(key, encoded, loaded[key]) for encoded, key in made.items()]
-        self._cluster.store_many("add", items, self.get_backend_timeout(timeout))
+        lease: float | None,
+        call: Call,
+    ) -> dict[Any, Any]:
+        filling = partial(
+            Filling,
+            self._loading(call),
+            exptime=self.get_backend_timeout(timeout),
+            lease=lease_seconds(lease),
+        )
+        result = self._read_many(made)
+        missing, lost = made.of(result.missing), made.of(result.unavailable)
+        filled = filling(missing, undecodable=result.undecodable).load(loader)
+        loaded = self._loading(call).load(lost, loader)
+        return {**result.found, **filled, **loaded}
+
+    def _loading(self, call: Call = call_here) -> Loading:
+        return Loading(self._cluster, self._options.loader_chunk_size, call)
 
     # Writing.
 
@@ -186,6 +180,7 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> None:
         """Store; if the server refuses the value, the old one is deleted."""
+        overtake(self.alias, [self._made_one(key, version)])
         statuses = self._store("set", key, value, timeout, version)
         if statuses.refusals:
             self._cluster.delete_many([(None, self._made_one(key, version))])
@@ -209,7 +204,12 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> list[Any]:
         """Store all; returns the keys that were not stored, for whatever reason."""
-        made = self._made(data, version)
+        return self._set_many(self._made(data, version), data, timeout)
+
+    def _set_many(
+        self, made: MadeKeys, data: Mapping[Any, Any], timeout: Any
+    ) -> list[Any]:
+        overtake(self.alias, made.keys())
         statuses = self._cluster.store_many(
             "set",
             [(key, encoded, data[key]) for encoded, key in made.items()],
@@ -232,12 +232,16 @@ class SafeCache(KeyMakingCache):
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Whether the server had the key and deleted it."""
         item = (self._label(key), self._made_one(key, version))
+        overtake(self.alias, [item[1]])
         statuses = self._cluster.delete_many([item])
         self._raise_if_asked("delete", statuses.lost, statuses.failures)
         return b"DELETED" in statuses.answers.values()
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        made = self._made(keys, version)
+        self._delete_many(self._made(keys, version))
+
+    def _delete_many(self, made: MadeKeys) -> None:
+        overtake(self.alias, made.keys())
         statuses = self._cluster.delete_many(
             [(key, encoded) for encoded, key in made.items()]
         )
@@ -273,6 +277,7 @@ class SafeCache(KeyMakingCache):
 
     def clear(self) -> None:
         """Empty every server that answers, other caches' keys on it included."""
+        overtake(self.alias, None)
         self._cluster.flush_all()
 
     def _store(
@@ -305,8 +310,8 @@ class SafeCache(KeyMakingCache):
         """Close all connections that are not in use."""
         self._cluster.close()
 
-    # Async: one thread hop for a whole call. The network is waited for in any thread,
-    # only loaders, which use the database, run in Django's thread-sensitive one.
+    # Async: one thread hop for a whole call, to any thread: the network is not waited
+    # for in the one that Django keeps for the ORM. Only loaders are called there.
 
     async def aget_many(
         self,
@@ -315,15 +320,13 @@ class SafeCache(KeyMakingCache):
         *,
         loader: Loader | None = None,
     ) -> dict[Any, Any]:
-        values = await _in_a_thread(self._read)(keys, version, "get_many")
-        if values.lost:
-            values.found.update(await sync_to_async(self._load)(values.lost, loader))
-        return values.found
+        made = await self._amade(keys, version)
+        return await in_any_thread(self._get_many)(made, loader, call_in_orm_thread())
 
     async def aread_many(
         self, keys: Iterable[Any], version: int | None = None
     ) -> ManyResult:
-        return await _in_a_thread(self.read_many)(keys, version)
+        return await in_any_thread(self._read_many)(await self._amade(keys, version))
 
     async def aget_or_load_many(
         self,
@@ -331,14 +334,13 @@ class SafeCache(KeyMakingCache):
         loader: Loader | None = None,
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
+        *,
+        lease: float | None = None,
     ) -> dict[Any, Any]:
-        result = await self.aread_many(keys, version)
-        to_load = [*result.missing, *result.unavailable]
-        if not to_load:
-            return result.found
-        loaded = await sync_to_async(self._load)(to_load, loader)
-        await _in_a_thread(self._write_back)(result, loaded, timeout, version)
-        return {**result.found, **loaded}
+        made = await self._amade(keys, version)
+        return await in_any_thread(self._get_or_load)(
+            made, loader, timeout, lease, call_in_orm_thread()
+        )
 
     async def aset_many(
         self,
@@ -346,23 +348,25 @@ class SafeCache(KeyMakingCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> list[Any]:
-        return await _in_a_thread(self.set_many)(data, timeout, version)
+        made = await self._amade(data, version)
+        return await in_any_thread(self._set_many)(made, data, timeout)
 
     async def adelete_many(
         self, keys: Iterable[Any], version: int | None = None
     ) -> None:
-        await _in_a_thread(self.delete_many)(keys, version)
+        await in_any_thread(self._delete_many)(await self._amade(keys, version))
+
+    async def _amade(self, keys: Iterable[Any], version: int | None) -> MadeKeys:
+        """Keys are made where the site's own key function expects it to be."""
+        if self._takes_keys_one_by_one:
+            return await sync_to_async(self._made)(list(keys), version)
+        return self._made(keys, version)
 
 
 def _unavailable(operation: str, failures: Sequence[Failure]) -> ServerUnavailableError:
     """The error that names the last failure, for keys that were lost."""
     last = failures[-1]
     return ServerUnavailableError(last.server, last.kind, operation)
-
-
-def _in_a_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """`function`, run in any thread: not in the one that Django keeps for the ORM."""
-    return sync_to_async(function, thread_sensitive=False)
 
 
 # Here and not in apps.py: they need no more than CACHES.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
+
+from django_safecache.single_flight import flights
 
 Loader = Callable[[Sequence[Any]], Mapping[Any, Any]]
 """Takes callers' keys, returns the values it has for them. One call, one query:
@@ -71,13 +74,26 @@ def cache_loader(pattern: str | re.Pattern[str]) -> Callable[[LoaderT], LoaderT]
     return register
 
 
+Call = Callable[[Loader, Sequence[Any]], Mapping[Any, Any]]
+
+
+def _call(loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
+    return loader(keys)
+
+
 def load(
-    keys: Iterable[Any], loader: Loader | None, *, chunk_size: int
+    keys: Mapping[Any, Any],
+    loader: Loader | None,
+    *,
+    chunk_size: int,
+    call: Call = _call,
 ) -> dict[Any, Any]:
     """The values of `keys` from `loader`, or from each key's registered one.
 
-    A loader is called with at most `chunk_size` keys at once. What it raises is the
-    caller's to see: there is no other source left.
+    `keys` maps the caller's keys to what identifies them in the whole process: of a key
+    that another thread is loading by the same loader, that one's value is shared. A
+    loader is called, through `call`, with at most `chunk_size` keys at once. What it
+    raises is the caller's to see: there is no other source left.
     """
     by_loader: dict[Loader, list[Any]] = {}
     for key in keys:
@@ -87,7 +103,6 @@ def load(
     values: dict[Any, Any] = {}
     for serving, wanted in by_loader.items():
         for start in range(0, len(wanted), chunk_size):
-            chunk = wanted[start : start + chunk_size]
-            given = serving(chunk)
-            values.update((key, given[key]) for key in chunk if key in given)
+            chunk = {key: keys[key] for key in wanted[start : start + chunk_size]}
+            values.update(flights.load(serving, chunk, partial(call, serving)))
     return values

@@ -154,7 +154,7 @@ class TestProcess:
         }
         from django.core.cache import cache
 
-        for each in observers._observers:
+        for each in observers._of_failures:
             if isinstance(each, FailureLog):
                 each.reset()
         with outage("reset"):

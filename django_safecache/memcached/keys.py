@@ -34,6 +34,11 @@ class MadeKeys:
     def items(self) -> Iterable[tuple[bytes, Any]]:
         return zip(self._made, self._labels, strict=True)
 
+    def of(self, labels: Iterable[Any]) -> dict[Any, bytes]:
+        """The made keys of some of them."""
+        wanted = set(labels)
+        return {label: made for made, label in self.items() if label in wanted}
+
 
 def encode_keys(
     keys: Sequence[object], *, prefix: str = "", spent_bytes: int = 0

@@ -7,18 +7,16 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import iscoroutinefunction
 from django.core.cache import caches
 
 from django_safecache.backend import SafeCache
-from django_safecache.memcached.connection import Connection
+from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.placement import parse_address
-from django_safecache.memcached.pool import Pool
 from django_safecache.memcached.server import Server
 from django_safecache.testing.severed import CUTS, Severed
 
@@ -39,12 +37,25 @@ def outage(
     No server is needed or reached, and what fails is the network: everything else is
     as in production. A timeout takes its time, and after the first refusal or the third
     timeout the breaker is open. Holds in all threads and tasks of this process, for
-    CACHES as they are when it begins. Within another, the one that began last counts.
-    Begins and ends with breakers closed and no connection open.
+    CACHES as they are when it begins, and for the calls that begin in it. Within
+    another, the one that began last counts. Begins and ends with breakers closed and no
+    connection idle; the keys whose writes were lost in it are remembered.
     """
     if kind not in CUTS:
         raise ValueError(f"no outage of kind {kind!r}; there are {', '.join(CUTS)}")
     return Outage(kind, alias, server)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server is, or what stands in for it during an outage."""
+
+    cluster: Cluster
+    index: int
+
+    @property
+    def server(self) -> Server:
+        return self.cluster.servers[self.index]
 
 
 class Outage:
@@ -58,8 +69,8 @@ class Outage:
 
     def __enter__(self) -> Outage:
         with ExitStack() as begun:
-            for server in _servers(self._alias, self._server):
-                begun.enter_context(_cut_off(server, self._kind))
+            for place in _places(self._alias, self._server):
+                begun.enter_context(_cut_off(place, self._kind))
             self._begun.append(begun.pop_all())
         return self
 
@@ -101,20 +112,23 @@ def _is_generator(function: Callable[..., Any]) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _servers(alias: str | None, name: str | None) -> list[Server]:
-    """The servers meant, each once; `ValueError` if there are none."""
-    # Two aliases with the same configuration share their servers.
-    servers = dict.fromkeys(
-        server for cache in _safe_caches(alias) for server in cache._cluster.servers
-    )
+def _places(alias: str | None, name: str | None) -> list[Place]:
+    """Where the servers meant are; `ValueError` if there are none."""
+    # Two aliases with the same configuration share their cluster.
+    clusters = dict.fromkeys(cache._cluster for cache in _safe_caches(alias))
+    places = [
+        Place(cluster, index)
+        for cluster in clusters
+        for index in range(len(cluster.servers))
+    ]
     if name is None:
-        return list(servers)
+        return places
     wanted = parse_address(name).name
-    found = [server for server in servers if server.name == wanted]
+    found = [place for place in places if place.server.name == wanted]
     if not found:
-        place = "a SafeCache" if alias is None else f"CACHES[{alias!r}]"
-        names = ", ".join(dict.fromkeys(server.name for server in servers))
-        raise ValueError(f"{place} has no server {name!r}; there are {names}")
+        of = "a SafeCache" if alias is None else f"CACHES[{alias!r}]"
+        names = ", ".join(dict.fromkeys(place.server.name for place in places))
+        raise ValueError(f"{of} has no server {name!r}; there are {names}")
     return found
 
 
@@ -131,18 +145,8 @@ def _safe_caches(alias: str | None) -> list[SafeCache]:
     raise ValueError(f"CACHES has no SafeCache{wanted}; there are {names}")
 
 
-class SeveredPool(Pool):
-    """A pool that keeps no connection: neither one of before the outage that another
-    thread gives back, nor one of its own."""
-
-    def take_idle(self, just_used: float = 0.0) -> None:
-        return None
-
-    def give_back(self, connection: Connection) -> None:
-        connection.close()
-
-
-def _severed(server: Server, kind: str) -> SeveredPool:
+def _severed(server: Server, kind: str) -> Server:
+    """`server` as it is in an outage. It shares what has to be made good later."""
     # What is left out is about TCP and TLS, which the severed network has not.
     options = replace(
         server.options,
@@ -151,37 +155,42 @@ def _severed(server: Server, kind: str) -> SeveredPool:
         no_delay=False,
         socket_keepalive=None,
     )
-    return SeveredPool(
-        lambda: Connection(server.address, options),
-        max_size=options.pool_max_size,
-        max_age=options.max_connection_age,
-    )
+    severed = Server(server.address, options)
+    severed.unwritten = server.unwritten
+    return severed
 
 
 _lock = threading.RLock()
-_pools: WeakKeyDictionary[Server, list[Pool]] = WeakKeyDictionary()
-"""A server's own pool, and those of its outages; the last one is in use."""
+_in_place: dict[Place, list[Server]] = {}
+"""The server of a place and those of its outages; calls begin with the last."""
 
 
 @contextmanager
-def _cut_off(server: Server, kind: str) -> Iterator[None]:
-    """Give `server` a pool of severed connections. Outages may end in any order."""
-    pool = _severed(server, kind)
+def _cut_off(place: Place, kind: str) -> Iterator[None]:
+    """Put a severed server in `place`. Outages may end in any order.
+
+    Another server, and not this one with other connections: a call that another thread
+    has under way ends with the connections and the breaker that it began with.
+    """
     with _lock:
-        _pools.setdefault(server, [server.pool]).append(pool)
-        _use_last(server)
+        servers = _in_place.setdefault(place, [place.server])
+        severed = _severed(servers[0], kind)
+        servers.append(severed)
+        _use(place, severed)
     try:
         yield
     finally:
         with _lock:
-            _pools[server].remove(pool)
-            _use_last(server)
+            servers.remove(severed)
+            _use(place, servers[-1])
+            if len(servers) == 1:
+                del _in_place[place]
 
 
-def _use_last(server: Server) -> None:
-    *_, server.pool = _pools[server]
-    if len(_pools[server]) == 1:
-        del _pools[server]
-    # Nothing of before: neither a connection nor an opinion.
-    server.pool.close_idle()
+def _use(place: Place, server: Server) -> None:
+    """Begin calls with `server`, which then knows nothing of before."""
+    previous = place.server
     server.breaker.reset()
+    place.cluster.servers[place.index] = server
+    for each in (previous, server):
+        each.pool.close_idle()

@@ -367,6 +367,22 @@ class TestScope:
         assert wrong == []
         assert cache.read_many(["a"]).found == {"a": 1}
 
+    def test_what_was_written_in_vain_is_remembered(self, cache):
+        """As after any outage: the old value is not there when it ends."""
+        cache.set_many({"a": "old", "b": "kept"})
+        with outage("epipe"):
+            cache.set("a", "new")
+            assert cache.get("b") is None
+        assert cache.get_many(["a", "b"]) == {"b": "kept"}
+
+    def test_a_limit_that_it_taught_ends_with_it(self, cache, campfire_keys):
+        before = cache.server_status()
+        for kind in PRODUCIBLE:
+            with outage(kind):
+                cache.read_many(campfire_keys)
+        limits = [status.line_limit for status in cache.server_status()]
+        assert limits == [status.line_limit for status in before]
+
 
 class TestDecorator:
     def test_of_a_function_it_holds_during_each_call(self, cache):
