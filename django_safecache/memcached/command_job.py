@@ -20,8 +20,8 @@ MAX_REFUSALS = 8
 commands are given up: it has no memory, say, and would refuse them all."""
 
 LEAVES_OLD_VALUES = frozenset(["set", "delete", "touch"])
-"""Operations whose loss leaves the server with what the site no longer means. What
-became of a lost ``add``, ``incr`` or ``decr`` its caller is told."""
+"""Operations that leave the server, if they are lost or refused, with what the site no
+longer means. What became of an ``add``, ``incr`` or ``decr`` its caller is told."""
 
 
 class CommandJob(Job):
@@ -46,6 +46,7 @@ class CommandJob(Job):
         self.refusals: dict[object, str] = {}
         self._keys = [label for label, _ in commands]
         self._commands = commands
+        self._refused_lines: list[bytes] = []
         self._one_at_a_time = False
         self._refusals_left = MAX_REFUSALS
 
@@ -67,8 +68,10 @@ class CommandJob(Job):
         if exchange.outstanding > 1:
             self._one_at_a_time = True
             return True
-        label, _ = self._commands[0]
+        label, line = self._commands[0]
         self.refusals[label] = error.text
+        if TOO_LARGE not in error.text:  # then memcached drops the old value itself
+            self._refused_lines.append(line)
         self._commands = self._commands[1:]
         self._refusals_left -= TOO_LARGE not in error.text
         return self._refusals_left > 0
@@ -76,7 +79,9 @@ class CommandJob(Job):
     def unwritten(self) -> Sequence[bytes]:
         if self.operation not in LEAVES_OLD_VALUES:
             return ()
-        return [key_of(line) for _, line in self._commands]
+        return list(
+            map(key_of, [*self._refused_lines, *[line for _, line in self._commands]])
+        )
 
     def remaining(self) -> Sequence[object]:
         return [label for label, _ in self._commands]

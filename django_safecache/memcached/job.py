@@ -75,7 +75,7 @@ class Job:
         raise NotImplementedError
 
     def unwritten(self) -> Sequence[bytes]:
-        """The made keys of writes that were lost, and must not leave an old value."""
+        """The made keys of writes that came to nothing, and must leave no old value."""
         return ()
 
     def _counts(self) -> dict[str, Any]:
