@@ -24,6 +24,7 @@ def get_logger() -> Any:
         logging.getLogger(NAME),
         processors=[
             structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["event"]),
         ],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -99,24 +99,28 @@ class GetJob(Job):
         self.received = Received(options.serde, keys, labels)
         self._max_bytes = server.line_limit.of(options.batch_max_bytes)
         self._halved = False
-        self._unanswered = self._get_lines(keys)
+        self._keys = keys
+        # Made when the server is asked: where its breaker is open, it never is.
+        self._unanswered: list[bytes] | None = None
 
     def _get_lines(self, keys: Sequence[bytes]) -> list[bytes]:
         max_keys = self.options.batch_max_keys
         return get_lines(keys, max_bytes=self._max_bytes, max_keys=max_keys)
 
-    def _lines(self) -> Iterable[bytes]:
+    def _lines(self) -> list[bytes]:
+        if self._unanswered is None:
+            self._unanswered = self._get_lines(self._keys)
         return self._unanswered
 
     def _replies(self) -> Replies:
-        return GetReplies(self._unanswered, self.received.keep)
+        return GetReplies(self._lines(), self.received.keep)
 
     def _absorb(self, replies: GetReplies) -> None:
-        self._unanswered = self._unanswered[replies.answered :]
-        if self._unanswered:
+        self._unanswered = unanswered = self._lines()[replies.answered :]
+        if unanswered:
             # Of the line that was cut, ask again only for what did not arrive.
-            cut = [key for key in keys_of(self._unanswered[0]) if key in replies.owed]
-            self._unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
+            cut = [key for key in keys_of(unanswered[0]) if key in replies.owed]
+            unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
         elif self._halved:
             self.server.line_limit.learn(self._max_bytes)
         problems = self.received.problems
@@ -134,14 +138,14 @@ class GetJob(Job):
 
     def _halve_lines(self) -> bool:
         """Ask what is left in lines half as long, as long as one has two keys."""
-        divisible = [line for line in self._unanswered if len(keys_of(line)) > 1]
+        divisible = [line for line in self._lines() if len(keys_of(line)) > 1]
         if not divisible:
             return False
         self._halved = True
         self._max_bytes = max(map(len, divisible)) // 2
         self.splits += sum(len(line) > self._max_bytes for line in divisible)
         self._unanswered = self._get_lines(
-            [key for line in self._unanswered for key in keys_of(line)]
+            [key for line in self._lines() for key in keys_of(line)]
         )
         return True
 
@@ -162,6 +166,8 @@ class GetJob(Job):
         )
 
     def remaining(self) -> Sequence[object]:
+        if self._unanswered is None:
+            return self.received.labels
         return [
             label
             for line in self._unanswered
