@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -69,12 +70,14 @@ class SafeCache(KeyMakingCache):
         """The value; if the server does not answer, the key's loader's; else
         `default`."""
         label, made = self._label(key), self._made_one(key, version)
+        started = time.monotonic()
         values = self._cluster.get(made, label)
         if values.found:
             return values.found[label]
         self._raise_if_asked("get", values.lost, values.failures)
         if values.lost:
-            return self._loading().load({label: made}, None).get(label, default)
+            loading = self._loading(started)
+            return loading.load({label: made}, None).get(label, default)
         return default
 
     def get_many(
@@ -125,11 +128,12 @@ class SafeCache(KeyMakingCache):
     def _get_many(
         self, made: MadeKeys, loader: Loader | None, call: Call
     ) -> dict[Any, Any]:
+        started = time.monotonic()
         values = self._cluster.get_many(made)
         self._raise_if_asked("get_many", values.lost, values.failures)
         if values.lost:
             lost = made.of(values.lost)
-            values.found.update(self._loading(call).load(lost, loader))
+            values.found.update(self._loading(started, call).load(lost, loader))
         return values.found
 
     def _read_many(self, made: MadeKeys) -> ManyResult:
@@ -155,20 +159,21 @@ class SafeCache(KeyMakingCache):
         lease: float | None,
         call: Call,
     ) -> dict[Any, Any]:
+        loading = self._loading(time.monotonic(), call)
         filling = partial(
             Filling,
-            self._loading(call),
+            loading,
             exptime=self.get_backend_timeout(timeout),
             lease=lease_seconds(lease),
         )
         result = self._read_many(made)
         missing, lost = made.of(result.missing), made.of(result.unavailable)
         filled = filling(missing, undecodable=result.undecodable).load(loader)
-        loaded = self._loading(call).load(lost, loader)
+        loaded = loading.load(lost, loader)
         return {**result.found, **filled, **loaded}
 
-    def _loading(self, call: Call = call_here) -> Loading:
-        return Loading(self._cluster, self._options.loader_chunk_size, call)
+    def _loading(self, since: float, call: Call = call_here) -> Loading:
+        return Loading(self._cluster, self._options.loader_chunk_size, call, since)
 
     # Writing.
 

@@ -86,14 +86,16 @@ def load(
     loader: Loader | None,
     *,
     chunk_size: int,
+    since: float,
     call: Call = _call,
 ) -> dict[Any, Any]:
     """The values of `keys` from `loader`, or from each key's registered one.
 
-    `keys` maps the caller's keys to what identifies them in the whole process: of a key
-    that another thread is loading by the same loader, that one's value is shared. A
-    loader is called, through `call`, with at most `chunk_size` keys at once. What it
-    raises is the caller's to see: there is no other source left.
+    `keys` maps the caller's keys to what identifies them in the whole process: what
+    other threads load of them by the same loader is shared, if it was loaded after the
+    monotonic time `since`, when the caller began. A loader is called, through `call`,
+    with at most `chunk_size` keys at once. What it raises is the caller's to see: there
+    is no other source left.
     """
     by_loader: dict[Loader, list[Any]] = {}
     for key in keys:
@@ -104,5 +106,5 @@ def load(
     for serving, wanted in by_loader.items():
         for start in range(0, len(wanted), chunk_size):
             chunk = {key: keys[key] for key in wanted[start : start + chunk_size]}
-            values.update(flights.load(serving, chunk, partial(call, serving)))
+            values.update(flights.load(serving, chunk, partial(call, serving), since))
     return values

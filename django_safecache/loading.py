@@ -27,6 +27,8 @@ class Loading:
     cluster: Cluster
     chunk_size: int
     call: Call
+    since: float
+    """When the cache was asked, a monotonic time: nothing older is of use."""
 
     def load(
         self, keys: Mapping[Any, bytes], loader: Loader | None, call: Call | None = None
@@ -41,6 +43,7 @@ class Loading:
                 self.identities(keys),
                 loader,
                 chunk_size=self.chunk_size,
+                since=self.since,
                 call=call or self.call,
             )
         finally:
@@ -170,8 +173,8 @@ class Filling:
 
 def overtake(alias: str, made: Iterable[bytes] | None) -> None:
     """These keys of a cache (None: all) are about to be written."""
-    if flights.under_way:
-        flights.overtake(None if made is None else [(alias, each) for each in made])
+    if flights.are_watched:
+        flights.overtake(None if made is None else {(alias, each) for each in made})
 
 
 MAX_LEASE = 3600

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -22,12 +23,12 @@ _is_loading: ContextVar[bool] = ContextVar("django_safecache_is_loading", defaul
 
 
 class Flight:
-    """One call of a loader that is under way, and what came of it."""
+    """One call of a loader, to come or under way, and what came of it."""
 
     def __init__(self) -> None:
+        self.began = float("inf")
         self.landed = threading.Event()
         self.has_passengers = False
-        self.succeeded = False
         self.error: Exception | None = None
         self._values: bytes | None = None
 
@@ -45,10 +46,11 @@ class Flight:
 
 
 class Flights:
-    """The loads under way in this process. Thread-safe.
+    """The loads of this process: of each key at most one under way, and one to come.
 
-    A key is known by its `identity`, which must be the same for two threads only if
-    its value is: the cache and the made key, not what the caller calls it.
+    Thread-safe. A key is known by its `identity`, which must be the same for two
+    threads only if its value is: the cache and the made key, not what the caller calls
+    it.
     """
 
     def __init__(self) -> None:
@@ -58,72 +60,117 @@ class Flights:
         """None is under way: in a forked child the threads of its parent are not."""
         # Reentrant: a destructor may use the cache while the lock is held.
         self._lock = threading.RLock()
-        self._flights: dict[tuple[object, Any], Flight] = {}
-        self._watches: list[tuple[Collection[Any], set[Any]]] = []
+        self._under_way: dict[tuple[object, Any], Flight] = {}
+        self._to_come: dict[tuple[object, Any], Flight] = {}
+        self._watches: list[tuple[set[Any], set[Any]]] = []
 
     def load(
-        self, loader: object, keys: Mapping[Any, Any], load: Load
+        self, loader: object, keys: Mapping[Any, Any], load: Load, since: float
     ) -> dict[Any, Any]:
-        """`load` of `keys`, the identities by key, without those that another thread
-        is loading by `loader`: their values are that one's.
+        """`load` of `keys`, the identities by key, as few times as can be.
+
+        Shared is only what was loaded after the monotonic time `since`, when the caller
+        began: a load that began before may have read what was changed since, perhaps
+        by another process. Who comes later than it began waits for its end, and then
+        one of all these loads for all.
 
         Of another thread's load its exception is raised here as well. Within a load
         nothing is waited for: two that wait for each other would wait for ever.
         """
         if _is_loading.get():
             return _taken(load(list(keys)), keys)
-        flight = Flight()
-        own, joined = self._board(flight, loader, keys)
-        values: dict[Any, Any] = {}
+        now, later = Flight(), Flight()
+        with self._lock:
+            boarded = self._board(loader, keys, since, now, later)
+        own = boarded.pop(now, {})
+        own_later = boarded.pop(later, {})
         try:
-            if own:
-                values = self._fly(flight, own, load)
-                flight.succeeded = True
+            values = self._fly(now, loader, own, load)
+            if own_later:
+                self._take_off(later, loader, own_later)
+                values.update(self._fly(later, loader, own_later, load))
+        except Exception as error:
+            later.error = error
+            raise
         finally:
-            self._land(flight, loader, own, values)
-        for other, its in joined.items():
+            self._land(later, loader, own_later)
+        for other, its in boarded.items():
             values.update(self._wait(other, its, load))
         return values
 
     def _board(
-        self, flight: Flight, loader: object, keys: Mapping[Any, Any]
-    ) -> tuple[dict[Any, Any], dict[Flight, dict[Any, Any]]]:
-        own: dict[Any, Any] = {}
-        joined: dict[Flight, dict[Any, Any]] = {}
-        with self._lock:
-            for key, identity in keys.items():
-                other = self._flights.setdefault((loader, identity), flight)
-                if other is flight:
-                    own[key] = identity
+        self,
+        loader: object,
+        keys: Mapping[Any, Any],
+        since: float,
+        now: Flight,
+        later: Flight,
+    ) -> dict[Flight, dict[Any, Any]]:
+        """Which flight each key is on: `now` where none is under way, else that one if
+        it is young enough, else the next one, which may be `later`."""
+        boarded: dict[Flight, dict[Any, Any]] = {}
+        for key, identity in keys.items():
+            place = loader, identity
+            flight = self._under_way.get(place)
+            if flight is None or flight.began < since:
+                if place in self._to_come:
+                    flight = self._to_come[place]
+                elif flight is None:
+                    flight = self._under_way[place] = now
                 else:
-                    other.has_passengers = True
-                    joined.setdefault(other, {})[key] = identity
-        return own, joined
+                    flight = self._to_come[place] = later
+            flight.has_passengers |= flight not in (now, later)
+            boarded.setdefault(flight, {})[key] = identity
+        now.began = time.monotonic()
+        return boarded
+
+    def _take_off(
+        self, flight: Flight, loader: object, keys: Mapping[Any, Any]
+    ) -> None:
+        """When what is under way of `keys` has landed, or takes too long."""
+        until = time.monotonic() + LONGEST_WAIT
+        places = [(loader, identity) for identity in keys.values()]
+        for place in places:
+            other = self._under_way.get(place)
+            if other is not None:
+                other.landed.wait(max(until - time.monotonic(), 0.0))
+        with self._lock:
+            flight.began = time.monotonic()
+            for place in places:
+                del self._to_come[place]
+                self._under_way[place] = flight
 
     def _fly(
-        self, flight: Flight, keys: Mapping[Any, Any], load: Load
+        self, flight: Flight, loader: object, keys: Mapping[Any, Any], load: Load
     ) -> dict[Any, Any]:
+        if not keys:
+            return {}
+        values = None
         token = _is_loading.set(True)
         try:
-            return _taken(load(list(keys)), keys)
+            values = _taken(load(list(keys)), keys)
         except Exception as error:
             flight.error = error
             raise
         finally:
             _is_loading.reset(token)
+            self._land(flight, loader, keys, values)
+        return values
 
     def _land(
         self,
         flight: Flight,
         loader: object,
         keys: Mapping[Any, Any],
-        values: Mapping[Any, Any],
+        values: Mapping[Any, Any] | None = None,
     ) -> None:
         with self._lock:
             for identity in keys.values():
-                if self._flights.get((loader, identity)) is flight:
-                    del self._flights[loader, identity]
-        if flight.has_passengers and flight.succeeded:
+                for flights in (self._under_way, self._to_come):
+                    if flights.get((loader, identity)) is flight:
+                        del flights[loader, identity]
+        # Nobody can board any more.
+        if flight.has_passengers and values is not None:
             flight.keep({keys[key]: value for key, value in values.items()})
         flight.landed.set()
 
@@ -145,24 +192,19 @@ class Flights:
     # Writes that overtake a load.
 
     @property
-    def under_way(self) -> bool:
+    def are_watched(self) -> bool:
         """Whether there is anything that a write could overtake."""
-        return bool(self._flights or self._watches)
+        return bool(self._watches)
 
-    def overtake(self, identities: Iterable[Any] | None) -> None:
-        """These keys (None: all) are about to be written. Whoever asks for one of them
-        from now on joins no load that began before; what that gives is old."""
+    def overtake(self, identities: set[Any] | None) -> None:
+        """These keys (None: all) are about to be written: what is loaded of them now
+        may be older."""
         with self._lock:
-            known = {identity for _, identity in self._flights}
-            known.update(*[watched for watched, _ in self._watches])
-            overtaken = known if identities is None else known.intersection(identities)
-            for place in [place for place in self._flights if place[1] in overtaken]:
-                del self._flights[place]
             for watched, seen in self._watches:
-                seen.update(overtaken.intersection(watched))
+                seen.update(watched if identities is None else watched & identities)
 
     @contextmanager
-    def watching(self, identities: Collection[Any]) -> Iterator[set[Any]]:
+    def watching(self, identities: set[Any]) -> Iterator[set[Any]]:
         """Yields a set that comes to hold those of `identities` that are written."""
         overtaken: set[Any] = set()
         watch = (identities, overtaken)

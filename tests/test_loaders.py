@@ -72,17 +72,19 @@ class TestLoad:
             calls.append(list(keys))
             return dict.fromkeys(keys, 1)
 
-        assert load(own(range(5)), loader, chunk_size=2) == dict.fromkeys(range(5), 1)
+        assert load(own(range(5)), loader, chunk_size=2, since=0) == dict.fromkeys(
+            range(5), 1
+        )
         assert calls == [[0, 1], [2, 3], [4]]
 
     def test_what_a_loader_leaves_out_has_no_value(self):
-        assert load(own(["a", "b"]), lambda keys: {"a": None}, chunk_size=9) == {
-            "a": None
-        }
+        assert load(
+            own(["a", "b"]), lambda keys: {"a": None}, chunk_size=9, since=0
+        ) == {"a": None}
 
     def test_what_nobody_asked_for_is_not_taken(self):
         given = {"a": 1, "intruder": 2}
-        assert load(own(["a"]), lambda keys: given, chunk_size=9) == {"a": 1}
+        assert load(own(["a"]), lambda keys: given, chunk_size=9, since=0) == {"a": 1}
 
 
 @pytest.fixture
