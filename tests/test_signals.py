@@ -131,7 +131,7 @@ class TestReceivers:
         (record,) = log.records
         assert "event='signal_receiver_failed'" in record.getMessage()
         assert "test_signals" in record.getMessage()
-        assert "LookupError('of the site')" in record.getMessage()
+        assert "LookupError: of the site" in record.getMessage()
 
     def test_each_that_raises_is_logged(self, connected, log):
         def one(**kwargs):

@@ -192,8 +192,8 @@ def test_no_value_is_older_than_the_last_acknowledged_write():
     run_state_machine_as_test(
         Cache,
         settings=settings(
-            max_examples=200,
-            stateful_step_count=50,
+            max_examples=40,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import datetime, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
@@ -91,6 +91,7 @@ key_groups = st.sampled_from(
 
 
 class TestSums:
+    @settings(max_examples=40)
     @given(st.lists(outcomes()), key_groups, st.integers(0, 5))
     def test_cells_add_up_to_what_was_observed_even_without_room(
         self, observed, key_group, max_cells
