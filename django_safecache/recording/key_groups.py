@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from itertools import compress
 
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.recording.cells import KeyCounts
+
+MAX_KNOWN = 10_000
+"""Keys whose group is remembered; with text of 80 bytes each, 2 MB."""
 
 KeyGroup = Callable[[object], str]
 
@@ -18,16 +23,24 @@ def first_match(patterns: Sequence[tuple[re.Pattern[str], str]]) -> KeyGroup | N
     """
     if not patterns:
         return None
-    searches = [(pattern.search, name) for pattern, name in patterns]
+    return _Known([(pattern.search, name) for pattern, name in patterns]).__getitem__
 
-    def key_group(key: object) -> str:
+
+class _Known(dict[object, str]):
+    """The groups of keys, found out once each: a page asks for the same ones again."""
+
+    def __init__(self, searches: Sequence[tuple[Callable[[str], object], str]]) -> None:
+        super().__init__()
+        self._searches = searches
+
+    def __missing__(self, key: object) -> str:
         text = key if isinstance(key, str) else str(key)
-        for search, name in searches:
-            if search(text):
-                return name
-        return ""
-
-    return key_group
+        name = next((name for search, name in self._searches if search(text)), "")
+        if type(key) is str:  # 1 and True are the same to a dictionary
+            if len(self) >= MAX_KNOWN:
+                self.clear()
+            self[key] = name
+        return name
 
 
 def divide(outcome: Outcome, key_group: KeyGroup) -> dict[str, KeyCounts]:
@@ -38,7 +51,7 @@ def divide(outcome: Outcome, key_group: KeyGroup) -> dict[str, KeyCounts]:
     group. So do, in the recorder, the figures of the call as a whole, because a line
     or a byte of a mixed call has no group.
     """
-    groups = [key_group(key) for key in outcome.keys] or [""]
+    groups = list(map(key_group, outcome.keys)) or [""]
     whole = KeyCounts(
         hits=outcome.hits,
         misses=outcome.misses,
@@ -55,18 +68,12 @@ def divide(outcome: Outcome, key_group: KeyGroup) -> dict[str, KeyCounts]:
 def _divided(
     outcome: Outcome, groups: Sequence[str], whole: KeyCounts
 ) -> dict[str, KeyCounts]:
-    divided = {group: KeyCounts() for group in groups}
+    divided = {group: KeyCounts() for group in dict.fromkeys(groups)}
     lost, found = _searchable(outcome.lost), _searchable(outcome.found)
-    answered = dict.fromkeys(divided, 0)
-    hit = dict.fromkeys(divided, 0)
-    unavailable = dict.fromkeys(divided, 0)
-    for key, group in zip(outcome.keys, groups, strict=True):
-        if key in lost:
-            unavailable[group] += 1
-            continue
-        answered[group] += 1
-        if key in found:
-            hit[group] += 1
+    unavailable = Counter(compress(groups, map(lost.__contains__, outcome.keys)))
+    answered = Counter(groups)
+    answered.subtract(unavailable)
+    hit = Counter(compress(groups, map(found.__contains__, outcome.keys)))
     missed = {group: answered[group] - hit[group] for group in divided}
     _spread("hits", whole.hits, divided, hit)
     _spread("misses", whole.misses, divided, missed)
