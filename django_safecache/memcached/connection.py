@@ -113,11 +113,9 @@ class Connection:
             raise ConnectionClosedError("the server closed the connection")
         return data
 
-    def has_more(self, received: bytes) -> bool:
-        """Whether to ask again at once after `received`: the socket would not be
-        reported readable for bytes that TLS has already taken from it."""
-        if len(received) == RECEIVE_SIZE:
-            return True
+    def has_more(self) -> bool:
+        """Whether to receive again at once: the socket would not be reported readable
+        for bytes that TLS has already taken from it."""
         return self._tls and self._sock.pending() > 0
 
     def wait(self, writing: bool, seconds: float) -> int:

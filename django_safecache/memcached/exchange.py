@@ -68,6 +68,9 @@ class Exchange:
         self._unanswered: deque[int] = deque()
         self._unanswered_bytes = 0
         connection.in_flight = True
+        if self._next is None:
+            connection.in_flight = False
+            self._end()
 
     def write(self) -> None:
         """Send what the window and the kernel allow."""
@@ -110,7 +113,7 @@ class Exchange:
     def _hear_last_words(self) -> None:
         """Before it closes, a server may have said why: worth more than EPIPE."""
         try:
-            self.replies.feed(self.connection.receive())
+            self._feed(self.connection.receive())
         except (ReplyError, ProtocolError) as error:
             self.fail(error, "parse")
         except TRANSPORT_ERRORS:  # it said nothing
@@ -141,13 +144,10 @@ class Exchange:
     def _take(self, data: bytes) -> None:
         try:
             while data:
-                self.bytes_received += len(data)
                 self.phase = "parse"
-                self.replies.feed(data)
-                if self.replies.answered > self.queued:
-                    raise ProtocolError("more replies than commands")
+                self._feed(data)
                 self.phase = "receive"
-                if not self.connection.has_more(data):
+                if not self.connection.has_more():
                     break
                 data = self.connection.receive()
         except TRANSPORT_ERRORS as error:
@@ -160,6 +160,12 @@ class Exchange:
         elif self._next is not None:
             self.writing = True
             self.write()
+
+    def _feed(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        self.replies.feed(data)
+        if self.replies.answered > self.queued:
+            raise ProtocolError("more replies than commands")
 
     def fail(self, error: BaseException, phase: Phase | None = None) -> None:
         """End with `error`; the first one is the one that counts."""
@@ -195,10 +201,12 @@ def _converse_alone(exchange: Exchange, deadline: float) -> None:
     """The most common case, for which the connection's own poller is enough."""
     wait = exchange.connection.wait
     while not exchange.done:
-        left = min(exchange.expires, deadline) - time.monotonic()
-        _serve(exchange, wait(exchange.writing, max(left, 0.0)))
+        now = time.monotonic()
+        left = min(exchange.expires, deadline) - now
+        event = wait(exchange.writing, max(left, 0.0))
+        _serve(exchange, event)
         if left <= 0:
-            _expire(exchange, deadline)
+            _expire(exchange, now, deadline, had_something=event != 0)
 
 
 def _converse_together(exchanges: Sequence[Exchange], deadline: float) -> None:
@@ -210,16 +218,17 @@ def _converse_together(exchanges: Sequence[Exchange], deadline: float) -> None:
             active[fd] = exchange
             poller.register(fd, _events(exchange))
     while active:
+        now = time.monotonic()
         until = min(deadline, *[each.expires for each in active.values()])
-        left = max(until - time.monotonic(), 0.0)
-        for fd, event in poller.poll(left * 1000):
+        events = dict(poller.poll(max(until - now, 0.0) * 1000))
+        for fd, event in events.items():
             exchange = active[fd]
             was_writing = exchange.writing
             _serve(exchange, event)
             if exchange.writing is not was_writing:
                 poller.modify(fd, _events(exchange))
         for fd, exchange in list(active.items()):
-            _expire(exchange, deadline)
+            _expire(exchange, now, deadline, had_something=fd in events)
             if exchange.done:
                 poller.unregister(fd)
                 del active[fd]
@@ -236,12 +245,15 @@ def _events(exchange: Exchange) -> int:
     return select.POLLIN | select.POLLOUT if exchange.writing else select.POLLIN
 
 
-def _expire(exchange: Exchange, deadline: float) -> None:
-    now = time.monotonic()
+def _expire(
+    exchange: Exchange, now: float, deadline: float, *, had_something: bool
+) -> None:
+    """Fail what was late at the time `now`, and was looked at once more since: another
+    server's values may have taken all the time."""
     if exchange.done:
         return
     phase: Phase = "send" if exchange.writing else "receive"
     if now >= deadline:
         exchange.fail(DeadlineError("the call's deadline passed"), phase)
-    elif now >= exchange.expires:
+    elif now >= exchange.expires and not had_something:
         exchange.fail(TimeoutError("timed out"), phase)

@@ -11,6 +11,7 @@ from django_safecache.exceptions import ReplyError, UndecodableValueError
 from django_safecache.memcached.batching import get_lines
 from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.job import Job, exception_name
+from django_safecache.memcached.line_limit import SAFE_LINE
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, FailureKind
 from django_safecache.memcached.protocol import (
@@ -99,6 +100,8 @@ class GetJob(Job):
         self.received = Received(options.serde, keys, labels)
         self._max_bytes = server.line_limit.of(options.batch_max_bytes)
         self._halved = False
+        self._longest_answered = 0
+        self._suspect = b""
         self._keys = keys
         # Made when the server is asked: where its breaker is open, it never is.
         self._unanswered: list[bytes] | None = None
@@ -116,13 +119,20 @@ class GetJob(Job):
         return GetReplies(self._lines(), self.received.keep)
 
     def _absorb(self, replies: GetReplies) -> None:
-        self._unanswered = unanswered = self._lines()[replies.answered :]
+        lines = self._lines()
+        answered, unanswered = lines[: replies.answered], lines[replies.answered :]
+        self._longest_answered = max([self._longest_answered, *map(len, answered)])
+        self._suspect = unanswered[0] if unanswered else b""
         if unanswered:
             # Of the line that was cut, ask again only for what did not arrive.
-            cut = [key for key in keys_of(unanswered[0]) if key in replies.owed]
+            asked = keys_of(unanswered[0])
+            cut = [key for key in asked if key in replies.owed]
             unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
+            if len(cut) < len(asked):  # the server has taken the line
+                self._suspect = b""
         elif self._halved:
             self.server.line_limit.learn(self._max_bytes)
+        self._unanswered = unanswered
         problems = self.received.problems
         while problems:
             self._undecodable(*problems.popitem())
@@ -137,13 +147,14 @@ class GetJob(Job):
         return self.doubts_server
 
     def _halve_lines(self) -> bool:
-        """Ask what is left in lines half as long, as long as one has two keys."""
-        divisible = [line for line in self._lines() if len(keys_of(line)) > 1]
-        if not divisible:
+        """Ask what is left in lines half as long, if the first that has no answer has
+        two keys, and is longer than all that have one."""
+        size = len(self._suspect)
+        if size <= self._longest_answered or len(keys_of(self._suspect)) < 2:
             return False
-        self._halved = True
-        self._max_bytes = max(map(len, divisible)) // 2
-        self.splits += sum(len(line) > self._max_bytes for line in divisible)
+        self._halved = self._halved or size > SAFE_LINE
+        self._max_bytes = size // 2
+        self.splits += sum(len(line) > self._max_bytes for line in self._lines())
         self._unanswered = self._get_lines(
             [key for line in self._lines() for key in keys_of(line)]
         )

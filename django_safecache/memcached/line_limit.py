@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from django_safecache.events import get_logger
 
+SAFE_LINE = 1024
+"""Bytes of a line that every memcached takes, however it is fragmented. Less is never
+learned: what looks like it is an accident."""
 REMEMBERED = 3600.0
 """Seconds for which a learned limit is kept; then longer lines are tried again."""
 
@@ -47,6 +50,7 @@ class LineLimit:
     def learn(self, size: int) -> None:
         """Lines of `size` bytes were answered, where longer ones were not."""
         known = self.learned
+        size = max(size, SAFE_LINE) if known is None else min(size, known)
         self._learned = (size, self._clock() + REMEMBERED)
         if known != size:
             get_logger().warning("limit_learned", server=self._server, bytes=size)

@@ -215,7 +215,8 @@ class GetReplies:
         """
         first = position + len(b"VALUE ")
         if (
-            not data.startswith(b"VALUE ", position)
+            self.complete
+            or not data.startswith(b"VALUE ", position)
             or data.find(_NEXT, first, first + SMALL_ITEM) < 0
         ):
             return position
