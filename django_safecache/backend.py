@@ -123,7 +123,8 @@ class SafeCache(KeyMakingCache):
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
-        return bool(self._cluster.get(self._made_one(key, version), None).found)
+        made = self._made_one(key, version)
+        return bool(self._cluster.get(made, self._label(key)).found)
 
     def _get_many(
         self, made: MadeKeys, loader: Loader | None, call: Call
@@ -188,7 +189,7 @@ class SafeCache(KeyMakingCache):
         overtake(self.alias, [self._made_one(key, version)])
         statuses = self._store("set", key, value, timeout, version)
         if statuses.refusals:
-            self._cluster.delete_many([(None, self._made_one(key, version))])
+            self._cluster.delete_many([(key, self._made_one(key, version))])
 
     def add(
         self,

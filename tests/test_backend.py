@@ -180,6 +180,24 @@ class TestKeys:
                 call()
         assert local.connections_accepted == 0
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda cache: cache.get(""),
+            lambda cache: cache.get_many(["a", ""]),
+            lambda cache: cache.set("", 1),
+            lambda cache: cache.set_many({"": 1}),
+        ],
+    )
+    def test_a_made_key_that_is_empty_is_refused(self, local, make_cache, call):
+        """As a key function may make it of what a user typed."""
+        cache = make_cache(
+            local.address, params={"KEY_FUNCTION": lambda key, prefix, version: key}
+        )
+        with pytest.raises(InvalidCacheKey, match="it is empty"):
+            call(cache)
+        assert local.lines == []
+
     def test_a_key_function_makes_the_key(self, local, make_cache):
         cache = make_cache(
             local.address,

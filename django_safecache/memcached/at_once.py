@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from django_safecache.exceptions import UndecodableValueError
 from django_safecache.memcached import protocol
+from django_safecache.memcached.command_job import LEAVES_OLD_VALUES
 from django_safecache.memcached.connection import JUST_USED, Connection
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
 from django_safecache.memcached.job import NEVER_RETRIED
@@ -90,6 +91,10 @@ def ask(server: Server, operation: str, line: bytes, options: Options) -> Asked 
         data = connection.ask(line, min(options.timeout, options.deadline))
     except TRANSPORT_ERRORS as failure:
         error = failure
+    except BaseException:  # whoever ends this call: the server may carry it out yet
+        if operation in LEAVES_OLD_VALUES:
+            server.unwritten.add([protocol.key_of(line)], sent=True)
+        raise
     return Asked(server, connection, line, started, data, error)
 
 

@@ -65,6 +65,8 @@ class CommandJob(Job):
         self._commands = self._commands[replies.answered :]
 
     def _refused(self, error: ReplyError, exchange: Exchange) -> bool:
+        if exchange.outstanding < 1:  # about nothing that was sent
+            return False
         if exchange.outstanding > 1:
             self._one_at_a_time = True
             return True

@@ -41,6 +41,11 @@ class Breaker:
         self._probing = False
         self.is_open = False
 
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether `allows` would say no, now."""
+        return self.is_open and self._clock() < self._next_probe
+
     def allows(self) -> bool:
         """Whether the caller may ask the server; of those that come when a probe is
         due, one may. Whoever may, must report with `succeeded` or `failed`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django_safecache.exceptions import ReplyError
@@ -143,11 +144,18 @@ class Job:
         self._fail("breaker_open", None, "connect")
         self.finished = time.monotonic()
 
-    def lose(self, failures: Iterable[Failure]) -> None:
-        """End without asking: for these reasons the server is not to be believed."""
-        self._again = False
-        self.failures.extend(failures)
-        self.finished = time.monotonic()
+    def add_to_its_own(self, other: Job, *, believed: bool) -> None:
+        """Count what `other` did on the way as done by this one; if the server is not
+        to be `believed` after it, end without asking."""
+        self.lines += other.lines
+        self.retries += other.retries
+        self.bytes_sent += other.bytes_sent
+        self.bytes_received += other.bytes_received
+        keys = 0 if believed else len(self.remaining())
+        self.failures += [replace(each, keys=keys) for each in other.failures]
+        if not believed:
+            self._again = False
+            self.finished = time.monotonic()
 
     def end_round(self) -> None:
         """Give the connection back, keep what was answered, decide on another round."""

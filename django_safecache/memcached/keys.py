@@ -37,7 +37,11 @@ class MadeKeys:
     def of(self, labels: Iterable[Any]) -> dict[Any, bytes]:
         """The made keys of some of them."""
         wanted = set(labels)
-        return {label: made for made, label in self.items() if label in wanted}
+        found: dict[Any, bytes] = {}
+        for made, label in self.items():
+            if label in wanted:  # of two that are equal, as 1 and True, the first
+                found.setdefault(label, made)
+        return found
 
 
 def encode_keys(
@@ -61,7 +65,8 @@ def encode_keys(
         return None
     encoded = data.split(_SEPARATOR)
     if (
-        len(encoded) != len(keys)
+        b"" in encoded
+        or len(encoded) != len(keys)
         or len(data.translate(None, _FORBIDDEN_BUT_SEPARATOR)) != len(data)
         or max(map(len, encoded)) + spent_bytes > MAX_KEY_BYTES
     ):
@@ -75,7 +80,7 @@ def encode_key(key: object, *, prefix: str = "", spent_bytes: int = 0) -> bytes 
         encoded = (prefix + str(key)).encode()
     except UnicodeEncodeError:
         return None
-    if len(encoded) + spent_bytes > MAX_KEY_BYTES:
+    if not encoded or len(encoded) + spent_bytes > MAX_KEY_BYTES:
         return None
     return encoded if encoded.translate(None, _FORBIDDEN) == encoded else None
 
@@ -86,6 +91,8 @@ def problem_of(made: str, *, spent_bytes: int = 0) -> str | None:
         data = made.encode()
     except UnicodeEncodeError:
         return f"{made!r} has no UTF-8 encoding"
+    if not data:
+        return "it is empty"
     if len(data) + spent_bytes > MAX_KEY_BYTES:
         size = len(data) + spent_bytes
         return f"{made!r} has {size} bytes of UTF-8 (longer than {MAX_KEY_BYTES})"

@@ -12,7 +12,7 @@ from django_safecache.memcached.line_limit import LineLimit
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.placement import Address
 from django_safecache.memcached.pool import Pool
-from django_safecache.memcached.unwritten import Unwritten
+from django_safecache.memcached.unwritten import unwritten_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Server:
         self.options = options
         self.breaker = Breaker(address.name)
         self.line_limit = LineLimit(address.name)
-        self.unwritten = Unwritten(address.name)
+        self.unwritten = unwritten_of(address.name)
         self.pool = Pool(
             lambda: Connection(address, options),
             max_size=options.pool_max_size,
@@ -66,7 +66,6 @@ class Server:
         self.pool.reset()
         self.breaker.reset()
         self.line_limit.reset()
-        self.unwritten.renew_lock()
 
 
 _servers: WeakSet[Server] = WeakSet()

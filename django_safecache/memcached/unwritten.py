@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from django_safecache.events import get_logger
 
@@ -14,6 +17,17 @@ AGAIN_AFTER = 1.0
 """Seconds after which a key is deleted a second time whose lost write may have been
 sent: a server that was stopped carries it out when it goes on, perhaps after the
 delete."""
+REFUSED_FOR = 30.0
+"""Seconds after which a server that answers, but refuses to delete, is believed all the
+same: it would be of no use for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a key is to be deleted; `sent`: its lost write may be carried out yet."""
+
+    at: float
+    sent: bool
 
 
 class Unwritten:
@@ -27,15 +41,17 @@ class Unwritten:
     ) -> None:
         self._server = server
         self._clock = clock
-        self._due: dict[bytes, tuple[float, bool]] = {}
+        self._due: dict[bytes, Due] = {}
         self._next_due = 0.0
+        self._refused_since: float | None = None
         self.forgotten = 0
         """Keys for which there was no room: what the server holds of them is old."""
-        self.renew_lock()
+        self.after_fork()
 
-    def renew_lock(self) -> None:
-        """Of a forked child, where a thread that held it may not exist."""
+    def after_fork(self) -> None:
+        """A thread that held the lock, or was deleting, may not exist in the child."""
         self._lock = threading.RLock()
+        self._deleting_until = 0.0
 
     def __len__(self) -> int:
         return len(self._due)
@@ -48,42 +64,88 @@ class Unwritten:
     def add(self, keys: Collection[bytes], *, sent: bool) -> None:
         """Remember `keys`; `sent` tells that the server may carry out the write yet."""
         with self._lock:
-            room = MAX_UNWRITTEN - len(self._due)
             for key in keys:
-                if key not in self._due and room <= 0:
-                    self._forget_one()
-                    continue
-                room -= key not in self._due
-                self._due[key] = (0.0, sent)
-            self._next_due = 0.0
+                known = self._due.get(key)
+                if known is None and len(self._due) >= MAX_UNWRITTEN:
+                    self._forget(1)
+                else:
+                    self._due[key] = Due(
+                        0.0, sent or (known is not None and known.sent)
+                    )
+                    self._next_due = 0.0
 
-    def _forget_one(self) -> None:
-        self.forgotten += 1
-        if self.forgotten == 1:
-            get_logger().error(
-                "unwritten_forgotten", server=self._server, limit=MAX_UNWRITTEN
-            )
+    def _forget(self, count: int) -> None:
+        if count and not self.forgotten:
+            get_logger().error("unwritten_forgotten", server=self._server)
+        self.forgotten += count
 
-    def due(self) -> dict[bytes, tuple[float, bool]]:
-        """The keys to delete now; hand it to `deleted` afterwards."""
+    def claim(self, until: float) -> dict[bytes, Due] | None:
+        """The keys to delete now, for one thread at a time; None if another is at it.
+
+        Whoever gets them, hands them to `deleted`. One that does not, because it was
+        ended, is given up at `until`.
+        """
         with self._lock:
             now = self._clock()
-            return {key: due for key, due in self._due.items() if due[0] <= now}
+            if now < self._deleting_until:
+                return None
+            due = {key: each for key, each in self._due.items() if each.at <= now}
+            if due:
+                self._deleting_until = until
+            return due
 
     def deleted(
-        self, keys: Collection[bytes], due: dict[bytes, tuple[float, bool]]
+        self, due: Mapping[bytes, Due], confirmed: Collection[bytes], *, refused: bool
     ) -> None:
-        """The server has confirmed that of `due` it has deleted `keys`."""
+        """Of `due` the server has `confirmed` some; `refused` tells that it answered to
+        others with an error."""
         with self._lock:
-            again = self._clock() + AGAIN_AFTER
-            for key in keys:
+            now = self._clock()
+            self._deleting_until = 0.0
+            for key in confirmed:
                 if self._due.get(key) is not due[key]:
                     continue  # lost once more since
-                if due[key][1]:
-                    self._due[key] = (again, False)
+                if due[key].sent:
+                    self._due[key] = Due(now + AGAIN_AFTER, sent=False)
                 else:
                     del self._due[key]
-            moments = [moment for moment, _ in self._due.values()]
-            self._next_due = min(moments, default=0.0)
-        if keys:
-            get_logger().info("unwritten_deleted", server=self._server, keys=len(keys))
+            self._count_refusals(now, due, confirmed, refused=refused)
+            self._next_due = min([each.at for each in self._due.values()], default=0.0)
+        if confirmed:
+            get_logger().info(
+                "unwritten_deleted", server=self._server, keys=len(confirmed)
+            )
+
+    def _count_refusals(
+        self,
+        now: float,
+        due: Mapping[bytes, Due],
+        confirmed: Collection[bytes],
+        *,
+        refused: bool,
+    ) -> None:
+        if not refused:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since >= REFUSED_FOR:
+            left = due.keys() - set(confirmed)
+            for key in left:
+                self._due.pop(key, None)
+            self._forget(len(left))
+
+
+_by_server: WeakValueDictionary[str, Unwritten] = WeakValueDictionary()
+
+
+def unwritten_of(server: str) -> Unwritten:
+    """The one list of a server, for all caches of this process that use it."""
+    return _by_server.setdefault(server, Unwritten(server))
+
+
+def _after_fork() -> None:
+    for each in list(_by_server.values()):
+        each.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -141,7 +141,10 @@ class Recorder:
             self.on_new_bucket()
 
     def _add_up(self) -> None:
-        """Count what was put aside, in the bucket that was open then."""
+        """Count what was put aside, in the bucket that was open then, or in the next
+        one if that was closed and stored in between."""
+        if self._aside and not self._current_end:
+            self._open(self._clock())
         calls: dict[_Place, list[Figures]] = {}
         while self._aside:
             place, figures = self._aside.popleft()

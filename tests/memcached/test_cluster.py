@@ -312,6 +312,41 @@ class TestWhatSurvives:
             assert {f.server for f in values.failures} == {bad.address}
 
 
+class Slow:
+    """A serde whose values take a while to be read."""
+
+    def serialize(self, key, value):
+        return value, 0
+
+    def deserialize(self, key, value, flags):
+        if value == b"slow":
+            time.sleep(0.4)
+        return value
+
+
+class TestManyServers:
+    def test_a_slow_value_of_one_is_no_timeout_of_another(
+        self, make_cluster, recording
+    ):
+        """Its answer lay in the socket all the time."""
+        with LocalMemcached() as one, LocalMemcached() as other:
+            cluster = make_cluster(
+                one.address, other.address, serde=Slow(), timeout=0.2, deadline=5
+            )
+            wanted = {b"key-%d" % n: n for n in range(40)}
+            placed = cluster._placement.servers_of(list(wanted))
+            slow = list(wanted)[placed.index(0)]
+            cluster.store_many(
+                "set",
+                [(n, k, b"slow" if k == slow else b"v") for k, n in wanted.items()],
+                0,
+            )
+            other.faults = Faults(delay=0.1)
+            values = cluster.get_many(wanted)
+        assert len(values.found) == 40
+        assert recording.kinds == []
+
+
 class TestRetry:
     def test_a_restarted_server_is_not_noticed(self, local, cluster, recording):
         """The kept connection is dead; the call gets a new one."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from django_safecache.memcached.line_limit import REMEMBERED, LineLimit
+from django_safecache.memcached.line_limit import REMEMBERED, SAFE_LINE, LineLimit
 from django_safecache.testing import Faults
 
 LIMITS = [1024, 4096, 16384, 32768]
@@ -22,6 +22,18 @@ class TestLineLimit:
         limit = LineLimit("a:1")
         limit.learn(2000)
         assert (limit.of(32768), limit.of(1024), limit.learned) == (2000, 1024, 2000)
+
+    def test_less_than_every_server_takes_is_not_learned(self):
+        limit = LineLimit("a:1")
+        limit.learn(80)
+        assert limit.learned == SAFE_LINE
+
+    def test_a_later_larger_one_does_not_count(self):
+        """Another thread found it out at the same time, and less exactly."""
+        limit = LineLimit("a:1")
+        limit.learn(2000)
+        limit.learn(4000)
+        assert limit.learned == 2000
 
     def test_it_is_forgotten_after_an_hour(self):
         clock = Clock()
@@ -92,6 +104,19 @@ class TestLearning:
         assert cache.read_many(values).found == {}
         assert recording.kinds() == ["closed"]
         assert cache.server_status()[0].line_limit is None
+
+    @pytest.mark.parametrize("nth", [1, 2, 20, 36])
+    def test_a_healthy_server_that_breaks_off_once_teaches_nothing(
+        self, local, make_cache, values, nth
+    ):
+        """Whichever line it was at."""
+        cache = make_cache(local.address, timeout=5, deadline=20)
+        cache.set_many(values)
+        cache.disconnect_all()
+        local.faults = Faults(reset_at=nth, times=1)
+        cache.get_many(values, loader=lambda keys: {})
+        assert cache.server_status()[0].line_limit is None
+        assert cache.get_many(values) == values
 
     def test_one_key_cannot_be_halved(self, local, make_cache, recording):
         cache = make_cache(local.address)

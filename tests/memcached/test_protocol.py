@@ -130,6 +130,7 @@ class TestGetReplies:
             b"END\r\nEND\r\n",
             b"END\r\nleft over",
             b"END\r\n" + b"VALUE a 0 1\r\n1\r\n",
+            b"END\r\n" + 3 * b"VALUE a 0 1\r\n1\r\n" + b"END\r\n",
             b"x" * (protocol.MAX_LINE + 2),
         ],
     )

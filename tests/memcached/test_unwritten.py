@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from django_safecache.memcached import unwritten
-from django_safecache.memcached.unwritten import AGAIN_AFTER, Unwritten
+from django_safecache.memcached.unwritten import AGAIN_AFTER, REFUSED_FOR, Unwritten
 from django_safecache.testing import Faults
 
 
@@ -25,36 +28,76 @@ def keys(clock):
     return Unwritten("a:1", clock)
 
 
+def delete(keys, *confirmed, refused=False):
+    """Delete what is due, of which the server confirms this; what was due."""
+    due = keys.claim(until=1e9)
+    keys.deleted(due, confirmed or list(due), refused=refused)
+    return sorted(due)
+
+
 class TestUnwritten:
     def test_what_was_never_sent_is_deleted_once(self, keys):
         keys.add([b"a", b"b"], sent=False)
-        due = keys.due()
-        assert sorted(due) == [b"a", b"b"]
-        keys.deleted([b"a"], due)
-        assert (len(keys), keys.is_due, list(keys.due())) == (1, True, [b"b"])
+        assert delete(keys, b"a") == [b"a", b"b"]
+        assert (len(keys), keys.is_due) == (1, True)
+        assert delete(keys) == [b"b"]
+        assert (len(keys), keys.is_due) == (0, False)
 
     def test_what_may_have_been_sent_is_deleted_twice(self, keys, clock):
         """A stopped server carries out what it holds when it goes on."""
         keys.add([b"a"], sent=True)
-        keys.deleted([b"a"], keys.due())
+        assert delete(keys) == [b"a"]
         assert (len(keys), keys.is_due) == (1, False)
         clock.now += AGAIN_AFTER
         assert keys.is_due
-        keys.deleted([b"a"], keys.due())
+        assert delete(keys) == [b"a"]
         assert (len(keys), keys.is_due) == (0, False)
+
+    def test_a_later_loss_that_was_not_sent_changes_nothing_of_that(self, keys):
+        keys.add([b"a"], sent=True)
+        keys.add([b"a"], sent=False)
+        delete(keys)
+        assert len(keys) == 1
 
     def test_a_key_lost_again_meanwhile_stays(self, keys):
         keys.add([b"a"], sent=False)
-        due = keys.due()
+        due = keys.claim(until=1e9)
         keys.add([b"a"], sent=False)
-        keys.deleted([b"a"], due)
+        keys.deleted(due, [b"a"], refused=False)
         assert keys.is_due
+
+    def test_one_thread_at_a_time_deletes(self, keys, clock):
+        """And one that was ended at it is given up."""
+        keys.add([b"a"], sent=False)
+        assert keys.claim(until=clock.now + 1) is not None
+        assert keys.claim(until=clock.now + 1) is None
+        clock.now += 1
+        assert keys.claim(until=clock.now + 1) is not None
+
+    def test_a_server_that_refuses_is_believed_after_a_while(self, keys, clock):
+        keys.add([b"a", b"b"], sent=False)
+        delete(keys, b"a", refused=True)
+        clock.now += REFUSED_FOR - 1
+        due = keys.claim(until=1e9)
+        keys.deleted(due, [], refused=True)
+        assert (keys.is_due, keys.forgotten) == (True, 0)
+        clock.now += 1
+        due = keys.claim(until=1e9)
+        keys.deleted(due, [], refused=True)
+        assert (keys.is_due, keys.forgotten) == (False, 1)
 
     def test_it_is_bounded_and_says_so(self, keys, monkeypatch):
         monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 2)
         keys.add([b"a", b"b", b"c"], sent=False)
         keys.add([b"b", b"d"], sent=False)
-        assert (sorted(keys.due()), keys.forgotten) == ([b"a", b"b"], 2)
+        assert (delete(keys), keys.forgotten) == ([b"a", b"b"], 2)
+
+    def test_what_finds_no_room_makes_nothing_due(self, keys, clock, monkeypatch):
+        monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 1)
+        keys.add([b"a"], sent=True)
+        delete(keys)
+        keys.add([b"b"], sent=True)
+        assert not keys.is_due
 
 
 @pytest.fixture
@@ -157,6 +200,76 @@ class TestNoOldValueAfterAnOutage:
             each.unwritten._clock = lambda: 1e9
         assert cache.get("page") is None
         assert cache.server_status()[0].unwritten == 0
+
+
+class TestSharing:
+    def test_another_cache_on_the_same_server_knows_of_it(
+        self, local, make_cache, cut_off
+    ):
+        """As of the usual second alias with longer timeouts."""
+        cache, other = make_cache(local.address), make_cache(local.address, timeout=5)
+        cache.set("page", "old")
+        cut_off(True)
+        cache.disconnect_all()
+        cache.set("page", "new")
+        cut_off(False)
+        assert other.get("page") is None
+
+    def test_an_outage_with_many_keys_costs_no_call_anything(
+        self, local, make_cache, cut_off, recording
+    ):
+        """While the breaker is open nothing is made for a server that is not asked."""
+        cache = make_cache(local.address)
+        cut_off(True)
+        cache.set_many({f"key-{n}": n for n in range(1000)})
+        recording.outcomes.clear()
+        assert cache.read_many(["page"]).unavailable == ["page"]
+        assert recording.kinds() == ["breaker_open"]
+        assert recording.total("lines") == 0
+
+    def test_threads_that_come_when_it_is_back_all_get_answers(
+        self, server, make_cache, recording
+    ):
+        """One of them deletes, the others wait for it; nobody runs into a timeout."""
+        cache = make_cache(server.address, timeout=20, deadline=60)
+        cache.set("there", 1)
+        cache._cluster.servers[0].unwritten.add(
+            [b":1:lost-%d" % n for n in range(2000)], sent=False
+        )
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda _: cache.get("there"), range(64)))
+        assert found == [1] * 64
+        assert recording.kinds() == []
+        assert cache.server_status()[0].unwritten == 0
+
+    def test_what_deleting_failed_of_is_told(self, local, make_cache, recording):
+        cache = make_cache(local.address)
+        cache.set("page", 1)
+        cache._cluster.servers[0].unwritten.add([b":1:lost"], sent=False)
+        local.faults = Faults(reset_at=1, times=1, only=b"delete")
+        assert cache.get("page") == 1
+        assert recording.kinds() == ["reset"]
+
+    def test_a_set_that_is_interrupted_is_made_good(self, local, make_cache):
+        cache = make_cache(local.address, timeout=5, deadline=5)
+        cache.set("page", "old")
+        local.faults = Faults(delay=1, only=b"set")
+
+        class Ended(BaseException):
+            pass
+
+        def end(*_):
+            raise Ended
+
+        previous = signal.signal(signal.SIGALRM, end)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Ended):
+                cache.set("page", "new")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        assert cache.get("page") is None
 
 
 def end_of_breaker(cache):
