@@ -6,7 +6,6 @@ import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -17,7 +16,7 @@ from django_safecache.clusters import UNNAMED, alias_of, cluster_of
 from django_safecache.exceptions import ServerUnavailableError
 from django_safecache.failure_log import FailureLog
 from django_safecache.key_making import KeyMakingCache
-from django_safecache.loaders import Call, Loader
+from django_safecache.loaders import Call, Loader, call_here
 from django_safecache.loading import Filling, Loading, lease_seconds, overtake
 from django_safecache.memcached.cluster import Statuses
 from django_safecache.memcached.keys import MadeKeys
@@ -25,7 +24,7 @@ from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, observers
 from django_safecache.memcached.server import ServerStatus
 from django_safecache.signals import FailureSignal
-from django_safecache.threads import call_here, call_in_orm_thread, in_any_thread
+from django_safecache.threads import call_in_orm_thread, in_any_thread, in_own_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,13 @@ class SafeCache(KeyMakingCache):
         `loader`, or each key's registered one, gives those of the keys the servers
         did not answer for; a key that is just not cached stays out.
         """
-        return self._get_many(self._made(keys, version), loader, call_here)
+        made, started = self._made(keys, version), time.monotonic()
+        values = self._cluster.get_many(made)
+        self._raise_if_asked("get_many", values.lost, values.failures)
+        if values.lost:
+            lost = made.of(values.lost)
+            values.found.update(self._loading(started).load(lost, loader))
+        return values.found
 
     def read_many(self, keys: Iterable[Any], version: int | None = None) -> ManyResult:
         """What the servers said of each key. Calls no loader and raises nothing of
@@ -118,24 +123,17 @@ class SafeCache(KeyMakingCache):
         `lease` seconds long only one process loads a missing key; the others wait for
         its value that long, and load it themselves if it does not come.
         """
-        made = self._made(keys, version)
-        return self._get_or_load(made, loader, timeout, lease, call_here)
+        lease, made = lease_seconds(lease), self._made(keys, version)
+        loading = self._loading(time.monotonic())
+        result = self._read_many(made)
+        return self._load_what_is_not_found(
+            made, result, loader, timeout, lease, loading
+        )
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
         made = self._made_one(key, version)
         return bool(self._cluster.get(made, self._label(key)).found)
-
-    def _get_many(
-        self, made: MadeKeys, loader: Loader | None, call: Call
-    ) -> dict[Any, Any]:
-        started = time.monotonic()
-        values = self._cluster.get_many(made)
-        self._raise_if_asked("get_many", values.lost, values.failures)
-        if values.lost:
-            lost = made.of(values.lost)
-            values.found.update(self._loading(started, call).load(lost, loader))
-        return values.found
 
     def _read_many(self, made: MadeKeys) -> ManyResult:
         values = self._cluster.get_many(made)
@@ -152,25 +150,25 @@ class SafeCache(KeyMakingCache):
             undecodable=list(values.undecodable),
         )
 
-    def _get_or_load(
+    def _load_what_is_not_found(
         self,
         made: MadeKeys,
+        result: ManyResult,
         loader: Loader | None,
         timeout: Any,
         lease: float | None,
-        call: Call,
+        loading: Loading,
     ) -> dict[Any, Any]:
-        loading = self._loading(time.monotonic(), call)
-        filling = partial(
-            Filling,
+        """All values: those found, and the loaders'; the missing ones written back."""
+        filling = Filling(
             loading,
+            made.of(result.missing),
             exptime=self.get_backend_timeout(timeout),
-            lease=lease_seconds(lease),
+            undecodable=result.undecodable,
+            lease=lease,
         )
-        result = self._read_many(made)
-        missing, lost = made.of(result.missing), made.of(result.unavailable)
-        filled = filling(missing, undecodable=result.undecodable).load(loader)
-        loaded = loading.load(lost, loader)
+        filled = filling.load(loader)
+        loaded = loading.load(made.of(result.unavailable), loader)
         return {**result.found, **filled, **loaded}
 
     def _loading(self, since: float, call: Call = call_here) -> Loading:
@@ -186,7 +184,7 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> None:
         """Store; if the server refuses the value, the old one is deleted."""
-        overtake(self.alias, [self._made_one(key, version)])
+        overtake([self._made_one(key, version)])
         statuses = self._store("set", key, value, timeout, version)
         if statuses.refusals:
             self._cluster.delete_many([(key, self._made_one(key, version))])
@@ -215,7 +213,7 @@ class SafeCache(KeyMakingCache):
     def _set_many(
         self, made: MadeKeys, data: Mapping[Any, Any], timeout: Any
     ) -> list[Any]:
-        overtake(self.alias, made.keys())
+        overtake(made.keys())
         statuses = self._cluster.store_many(
             "set",
             [(key, encoded, data[key]) for encoded, key in made.items()],
@@ -238,7 +236,7 @@ class SafeCache(KeyMakingCache):
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Whether the server had the key and deleted it."""
         item = (self._label(key), self._made_one(key, version))
-        overtake(self.alias, [item[1]])
+        overtake([item[1]])
         statuses = self._cluster.delete_many([item])
         self._raise_if_asked("delete", statuses.lost, statuses.failures)
         return b"DELETED" in statuses.answers.values()
@@ -247,7 +245,7 @@ class SafeCache(KeyMakingCache):
         self._delete_many(self._made(keys, version))
 
     def _delete_many(self, made: MadeKeys) -> None:
-        overtake(self.alias, made.keys())
+        overtake(made.keys())
         statuses = self._cluster.delete_many(
             [(key, encoded) for encoded, key in made.items()]
         )
@@ -283,7 +281,7 @@ class SafeCache(KeyMakingCache):
 
     def clear(self) -> None:
         """Empty every server that answers, other caches' keys on it included."""
-        overtake(self.alias, None)
+        overtake(None)
         self._cluster.flush_all()
 
     def _store(
@@ -327,7 +325,14 @@ class SafeCache(KeyMakingCache):
         loader: Loader | None = None,
     ) -> dict[Any, Any]:
         made = await self._amade(keys, version)
-        return await in_any_thread(self._get_many)(made, loader, call_in_orm_thread())
+        started = time.monotonic()
+        values = await in_any_thread(self._cluster.get_many)(made)
+        self._raise_if_asked("get_many", values.lost, values.failures)
+        if values.lost:
+            loading = self._loading(started, call_in_orm_thread())
+            lost = made.of(values.lost)
+            values.found.update(await in_own_thread(loading.load)(lost, loader))
+        return values.found
 
     async def aread_many(
         self, keys: Iterable[Any], version: int | None = None
@@ -343,9 +348,13 @@ class SafeCache(KeyMakingCache):
         *,
         lease: float | None = None,
     ) -> dict[Any, Any]:
-        made = await self._amade(keys, version)
-        return await in_any_thread(self._get_or_load)(
-            made, loader, timeout, lease, call_in_orm_thread()
+        lease, made = lease_seconds(lease), await self._amade(keys, version)
+        loading = self._loading(time.monotonic(), call_in_orm_thread())
+        result = await in_any_thread(self._read_many)(made)
+        if not (result.missing or result.unavailable):
+            return result.found
+        return await in_own_thread(self._load_what_is_not_found)(
+            made, result, loader, timeout, lease, loading
         )
 
     async def aset_many(

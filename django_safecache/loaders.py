@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from django_safecache.single_flight import flights
+from django_safecache.single_flight import PATIENCE, flights
 
 Loader = Callable[[Sequence[Any]], Mapping[Any, Any]]
 """Takes callers' keys, returns the values it has for them. One call, one query:
@@ -77,7 +77,7 @@ def cache_loader(pattern: str | re.Pattern[str]) -> Callable[[LoaderT], LoaderT]
 Call = Callable[[Loader, Sequence[Any]], Mapping[Any, Any]]
 
 
-def _call(loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
+def call_here(loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
     return loader(keys)
 
 
@@ -87,7 +87,8 @@ def load(
     *,
     chunk_size: int,
     since: float,
-    call: Call = _call,
+    call: Call = call_here,
+    patience: float = PATIENCE,
 ) -> dict[Any, Any]:
     """The values of `keys` from `loader`, or from each key's registered one.
 
@@ -97,14 +98,17 @@ def load(
     with at most `chunk_size` keys at once. What it raises is the caller's to see: there
     is no other source left.
     """
-    by_loader: dict[Loader, list[Any]] = {}
+    by_loader: dict[int, tuple[Loader, list[Any]]] = {}
     for key in keys:
-        serving = loader or registry.loader_of(key)
+        serving = registry.loader_of(key) if loader is None else loader
         if serving is not None:
-            by_loader.setdefault(serving, []).append(key)
+            by_loader.setdefault(id(serving), (serving, []))[1].append(key)
     values: dict[Any, Any] = {}
-    for serving, wanted in by_loader.items():
+    for serving, wanted in by_loader.values():
+        same = serving if isinstance(serving, Hashable) else id(serving)
         for start in range(0, len(wanted), chunk_size):
             chunk = {key: keys[key] for key in wanted[start : start + chunk_size]}
-            values.update(flights.load(serving, chunk, partial(call, serving), since))
+            values.update(
+                flights.load(same, chunk, partial(call, serving), since, patience)
+            )
     return values

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from django_safecache.loaders import Call, Loader, load
+from django_safecache.loaders import Call, Loader, call_here, load
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.outcomes import Outcome, observers
-from django_safecache.single_flight import flights
+from django_safecache.single_flight import PATIENCE, flights, is_loading
 
 LEASE_PREFIX = b"safecache.lease."
 FIRST_LOOK, LAST_LOOK = 0.01, 0.1
@@ -31,7 +33,11 @@ class Loading:
     """When the cache was asked, a monotonic time: nothing older is of use."""
 
     def load(
-        self, keys: Mapping[Any, bytes], loader: Loader | None, call: Call | None = None
+        self,
+        keys: Mapping[Any, bytes],
+        loader: Loader | None,
+        call: Call | None = None,
+        patience: float = PATIENCE,
     ) -> dict[Any, Any]:
         """The loaders' values of `keys`, made keys by the caller's; counted."""
         if not keys:
@@ -40,11 +46,12 @@ class Loading:
         loaded: dict[Any, Any] = {}
         try:
             loaded = load(
-                self.identities(keys),
+                self._identities(keys),
                 loader,
                 chunk_size=self.chunk_size,
                 since=self.since,
                 call=call or self.call,
+                patience=patience,
             )
         finally:
             observers.observe(
@@ -60,8 +67,11 @@ class Loading:
             )
         return loaded
 
-    def identities(self, keys: Mapping[Any, bytes]) -> dict[Any, tuple[str, bytes]]:
-        return {key: (self.cluster.alias, made) for key, made in keys.items()}
+    def _identities(self, keys: Mapping[Any, bytes]) -> dict[Any, Any]:
+        # Not shared between calls that load in their own thread and those that send the
+        # loader to the ORM's: it may be the very thread that would wait.
+        realm = (self.cluster.alias, self.call is call_here)
+        return {key: (*realm, made) for key, made in keys.items()}
 
 
 @dataclass(frozen=True)
@@ -80,8 +90,10 @@ class Filling:
 
     def load(self, loader: Loader | None) -> dict[Any, Any]:
         """The values of all keys that a loader has."""
-        call = self._fill if self.lease is None else self._fill_leased
-        return self.loading.load(self.keys, loader, call)
+        if self.lease is None or is_loading():
+            return self.loading.load(self.keys, loader, self._fill)
+        call = partial(self._fill_leased, time.monotonic() + self.lease)
+        return self.loading.load(self.keys, loader, call, PATIENCE + self.lease)
 
     def _fill(self, loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
         """Load and write back, with ``add``: a newer value is never overwritten.
@@ -90,13 +102,10 @@ class Filling:
         read in the database may be older.
         """
         made = {key: self.keys[key] for key in keys}
-        identities = self.loading.identities(made)
-        with flights.watching(set(identities.values())) as overtaken:
+        with flights.watching(set(made.values())) as overtaken:
             values = self.loading.call(loader, keys)
             given = [
-                key
-                for key in keys
-                if key in values and identities[key] not in overtaken
+                key for key in keys if key in values and made[key] not in overtaken
             ]
             # Over what cannot be decoded nothing can be added, and it would be loaded
             # again by every call.
@@ -104,7 +113,7 @@ class Filling:
             self.loading.cluster.store_many(
                 "add", [(key, made[key], values[key]) for key in given], self.exptime
             )
-            self._delete([key for key in given if identities[key] in overtaken])
+            self._delete([key for key in given if made[key] in overtaken])
         return values
 
     def _delete(self, keys: Collection[Any]) -> None:
@@ -113,8 +122,11 @@ class Filling:
 
     # With leases: one process loads, the others wait for what it writes.
 
-    def _fill_leased(self, loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
-        mine = self._take_leases(keys)
+    def _fill_leased(
+        self, until: float, loader: Loader, keys: Sequence[Any]
+    ) -> Mapping[Any, Any]:
+        token = secrets.token_hex(8)
+        mine = self._take_leases(keys, token)
         values: dict[Any, Any] = {}
         try:
             # One that held the lease before may have written since this call has read.
@@ -123,43 +135,48 @@ class Filling:
             if missing:
                 values.update(self._fill(loader, missing))
         finally:
-            self._give_up_leases(mine)
+            self._give_up_leases(mine, token)
         others = [key for key in keys if key not in mine]
-        values.update(self._wait_for(others))
+        values.update(self._wait_for(others, until))
         missing = [key for key in others if key not in values]
         if missing:
             values.update(self._fill(loader, missing))
         return values
 
-    def _take_leases(self, keys: Sequence[Any]) -> set[Any]:
+    def _take_leases(self, keys: Sequence[Any], token: str) -> set[Any]:
         """Those of `keys` that nobody else is loading, as far as the server says."""
         statuses = self.loading.cluster.store_many(
             "add",
-            [(key, self._lease_key(key), 1) for key in keys],
+            [(key, self._lease_key(key), token) for key in keys],
             math.ceil(self.lease or 0),
         )
         return {key for key in keys if statuses.answers.get(key) != b"NOT_STORED"}
 
-    def _give_up_leases(self, keys: Iterable[Any]) -> None:
-        self.loading.cluster.delete_many([(key, self._lease_key(key)) for key in keys])
+    def _give_up_leases(self, keys: Collection[Any], token: str) -> None:
+        """Of `keys` those that are held yet: others may have got them since."""
+        held = self._held(keys)
+        self.loading.cluster.delete_many(
+            [(key, self._lease_key(key)) for key in keys if held.get(key) == token]
+        )
 
-    def _wait_for(self, keys: Sequence[Any]) -> dict[Any, Any]:
+    def _wait_for(self, keys: Sequence[Any], until: float) -> dict[Any, Any]:
         """What others write of `keys` while they hold the leases."""
         found: dict[Any, Any] = {}
-        until = time.monotonic() + (self.lease or 0)
         pause, waiting = FIRST_LOOK, list(keys)
-        while waiting and time.monotonic() < until:
-            time.sleep(pause)
-            pause = min(2 * pause, LAST_LOOK)
+        while waiting:
             # First whether it is still held: what it wrote, it wrote before.
             held = self._held(waiting)
             found.update(self._read(waiting))
             waiting = [key for key in waiting if key in held and key not in found]
+            if time.monotonic() >= until:
+                break
+            time.sleep(pause)
+            pause = min(2 * pause, LAST_LOOK)
         return found
 
-    def _held(self, keys: Sequence[Any]) -> Mapping[Any, Any]:
+    def _held(self, keys: Collection[Any]) -> Mapping[Any, Any]:
         leases = {self._lease_key(key): key for key in keys}
-        return self.loading.cluster.get_many(leases).found
+        return self.loading.cluster.get_many(leases).found if leases else {}
 
     def _read(self, keys: Iterable[Any]) -> dict[Any, Any]:
         made = {self.keys[key]: key for key in keys}
@@ -171,10 +188,10 @@ class Filling:
         return LEASE_PREFIX + digest.hexdigest().encode()
 
 
-def overtake(alias: str, made: Iterable[bytes] | None) -> None:
-    """These keys of a cache (None: all) are about to be written."""
+def overtake(made: Iterable[bytes] | None) -> None:
+    """These keys (None: all), of whatever cache, are about to be written."""
     if flights.are_watched:
-        flights.overtake(None if made is None else {(alias, each) for each in made})
+        flights.overtake(None if made is None else set(made))
 
 
 MAX_LEASE = 3600

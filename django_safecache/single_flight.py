@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 Load = Callable[[Sequence[Any]], Mapping[Any, Any]]
 
-LONGEST_WAIT = 5.0
-"""Seconds that a thread waits for another's load. Then it loads itself: the other may
-be waiting for a lock in the database which this one holds."""
-
+PATIENCE = 5.0
+"""Seconds after which the first of those that wait for another thread's load loads
+itself: that one may be waiting for a lock in the database which this one holds. After
+each further such time it is twice as many."""
 
 _is_loading: ContextVar[bool] = ContextVar("django_safecache_is_loading", default=False)
 """Whether this is code of a loader; known also in the thread it is sent to."""
+
+
+def is_loading() -> bool:
+    """Whether this is called by a loader."""
+    return _is_loading.get()
 
 
 class Flight:
@@ -28,8 +35,10 @@ class Flight:
     def __init__(self) -> None:
         self.began = float("inf")
         self.landed = threading.Event()
-        self.has_passengers = False
+        self.passengers = 0
         self.error: Exception | None = None
+        self.identities: Set[Any] = frozenset()
+        """Of the keys that it was for, once it has landed."""
         self._values: bytes | None = None
 
     def keep(self, values: Mapping[Any, Any]) -> None:
@@ -42,7 +51,10 @@ class Flight:
 
     def values(self) -> Mapping[Any, Any] | None:
         """A copy of what it brought; None if it brought nothing that can be shared."""
-        return None if self._values is None else pickle.loads(self._values)  # noqa: S301
+        try:
+            return None if self._values is None else pickle.loads(self._values)  # noqa: S301
+        except Exception:  # anybody's classes
+            return None
 
 
 class Flights:
@@ -65,7 +77,12 @@ class Flights:
         self._watches: list[tuple[set[Any], set[Any]]] = []
 
     def load(
-        self, loader: object, keys: Mapping[Any, Any], load: Load, since: float
+        self,
+        loader: object,
+        keys: Mapping[Any, Any],
+        load: Load,
+        since: float,
+        patience: float = PATIENCE,
     ) -> dict[Any, Any]:
         """`load` of `keys`, the identities by key, as few times as can be.
 
@@ -74,28 +91,38 @@ class Flights:
         by another process. Who comes later than it began waits for its end, and then
         one of all these loads for all.
 
-        Of another thread's load its exception is raised here as well. Within a load
+        The exception of a load of the same keys is raised here as well. Within a load
         nothing is waited for: two that wait for each other would wait for ever.
         """
-        if _is_loading.get():
+        if is_loading():
             return _taken(load(list(keys)), keys)
         now, later = Flight(), Flight()
         with self._lock:
             boarded = self._board(loader, keys, since, now, later)
-        own = boarded.pop(now, {})
-        own_later = boarded.pop(later, {})
+        waits = {
+            other: time.monotonic() + patience * other.passengers.bit_length()
+            for other in boarded
+        }
+        own, own_later = boarded.pop(now, {}), boarded.pop(later, {})
+        values: dict[Any, Any] = {}
+        errors = []
         try:
-            values = self._fly(now, loader, own, load)
-            if own_later:
-                self._take_off(later, loader, own_later)
-                values.update(self._fly(later, loader, own_later, load))
-        except Exception as error:
-            later.error = error
-            raise
+            for flight, its in ((now, own), (later, own_later)):
+                if its:
+                    if flight is later:
+                        self._take_off(later, loader, its, patience)
+                    try:
+                        values.update(self._fly(flight, loader, its, load))
+                    except (
+                        Exception
+                    ) as error:  # after the other flight, which others wait for
+                        errors.append(error)
         finally:
             self._land(later, loader, own_later)
+        if errors:
+            raise errors.pop()
         for other, its in boarded.items():
-            values.update(self._wait(other, its, load))
+            values.update(self._wait(other, waits[other], its, load))
         return values
 
     def _board(
@@ -119,16 +146,16 @@ class Flights:
                     flight = self._under_way[place] = now
                 else:
                     flight = self._to_come[place] = later
-            flight.has_passengers |= flight not in (now, later)
+            flight.passengers += flight not in (now, later)
             boarded.setdefault(flight, {})[key] = identity
         now.began = time.monotonic()
         return boarded
 
     def _take_off(
-        self, flight: Flight, loader: object, keys: Mapping[Any, Any]
+        self, flight: Flight, loader: object, keys: Mapping[Any, Any], patience: float
     ) -> None:
         """When what is under way of `keys` has landed, or takes too long."""
-        until = time.monotonic() + LONGEST_WAIT
+        until = time.monotonic() + patience
         places = [(loader, identity) for identity in keys.values()]
         for place in places:
             other = self._under_way.get(place)
@@ -149,8 +176,10 @@ class Flights:
         token = _is_loading.set(True)
         try:
             values = _taken(load(list(keys)), keys)
+        except CancelledError:  # of the owner's event loop, and nobody else's
+            raise
         except Exception as error:
-            flight.error = error
+            flight.error = _copy(error)
             raise
         finally:
             _is_loading.reset(token)
@@ -170,16 +199,19 @@ class Flights:
                     if flights.get((loader, identity)) is flight:
                         del flights[loader, identity]
         # Nobody can board any more.
-        if flight.has_passengers and values is not None:
+        flight.identities = frozenset(keys.values())
+        if flight.passengers and values is not None:
             flight.keep({keys[key]: value for key, value in values.items()})
         flight.landed.set()
 
     def _wait(
-        self, other: Flight, keys: Mapping[Any, Any], load: Load
+        self, other: Flight, until: float, keys: Mapping[Any, Any], load: Load
     ) -> Mapping[Any, Any]:
-        in_time = other.landed.wait(LONGEST_WAIT)
-        if other.error is not None:
-            raise other.error
+        in_time = other.landed.wait(max(until - time.monotonic(), 0.0))
+        # Of another set of keys it may have failed for one that is not among these.
+        same = other.identities == set(keys.values())
+        if in_time and same and (error := _copy(other.error)) is not None:
+            raise error
         values = other.values() if in_time else None
         if values is None:
             return _taken(load(list(keys)), keys)
@@ -215,6 +247,15 @@ class Flights:
         finally:
             with self._lock:
                 self._watches = [each for each in self._watches if each is not watch]
+
+
+def _copy(error: Exception | None) -> Exception | None:
+    """One without the traceback, to which each thread that raises it would add; None if
+    it cannot be copied."""
+    try:
+        return copy.copy(error)
+    except Exception:  # anybody's class
+        return None
 
 
 def _taken(given: Mapping[Any, Any], keys: Iterable[Any]) -> dict[Any, Any]:

@@ -8,7 +8,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import (
+    SyncToAsync,
+    ThreadSensitiveContext,
+    async_to_sync,
+    sync_to_async,
+)
 from django.core.cache import caches
 
 from django_safecache.backend import SafeCache
@@ -166,6 +171,54 @@ class TestDjangosThread:
         djangos = asyncio.run(main())
         assert threads == [djangos, djangos]
         assert djangos != threading.get_ident()
+
+    def test_a_sync_middleware_around_does_not_block_it(self, make_cache):
+        """Django's thread waits in `async_to_sync` then, and runs the loader there."""
+        cache, threads = make_cache(NOBODY), []
+
+        def loader(keys):
+            threads.append(threading.get_ident())
+            return load(keys)
+
+        def middleware():
+            threads.append(threading.get_ident())
+            one = async_to_sync(cache.aget_many)(["a"], loader=loader)
+            return one, async_to_sync(cache.aget_or_load_many)(["b"], loader)
+
+        async def request():
+            async with ThreadSensitiveContext():
+                return await sync_to_async(middleware)()
+
+        async def main():
+            return await asyncio.wait_for(request(), 20)
+
+        assert asyncio.run(main()) == ({"a": "loaded-a"}, {"b": "loaded-b"})
+        assert len(set(threads)) == 1
+
+    def test_those_who_wait_for_a_load_keep_no_other_call_waiting(
+        self, cache, make_cache
+    ):
+        """However few threads the event loop has."""
+        dead, goes_on = make_cache(NOBODY), threading.Event()
+
+        def slow(keys):
+            assert goes_on.wait(20)
+            return load(keys)
+
+        async def main():
+            executor = ThreadPoolExecutor(2)
+            asyncio.get_running_loop().set_default_executor(executor)
+            waiting = [
+                asyncio.create_task(dead.aget_many(["a"], loader=slow))
+                for _ in range(10)
+            ]
+            await asyncio.sleep(0.3)
+            found = await asyncio.wait_for(cache.aget_many(["there"]), 20)
+            goes_on.set()
+            return found, await asyncio.gather(*waiting)
+
+        cache.set("there", 1)
+        assert asyncio.run(main()) == ({"there": 1}, [load(["a"])] * 10)
 
     def test_a_loaders_own_exception_is_the_callers(self, cache):
         def loader(keys):

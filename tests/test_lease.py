@@ -166,6 +166,34 @@ class TestLease:
         local.faults = Faults(answer=b"SERVER_ERROR busy", only=b"add")
         assert cache.get_or_load_many(["a"], load, lease=30) == {"a": "A"}
 
+    def test_only_its_own_lease_is_given_up(self, cache):
+        """A load that took longer than its lease leaves the next holder's alone."""
+
+        def slow(keys):
+            time.sleep(1.6)  # an expired lease is taken by another
+            lease = hold_lease(cache, "a")
+            leases.append(lease)
+            return load(keys)
+
+        leases = []
+        assert cache.get_or_load_many(["a"], slow, lease=1) == {"a": "A"}
+        assert cache._cluster.get(leases[0], "lease").found == {"lease": 1}
+
+    def test_the_chunks_of_a_call_wait_for_a_lease_together(self, local, make_cache):
+        cache = make_cache(local.address, loader_chunk_size=1, **PATIENT)
+        keys = [f"key-{n}" for n in range(8)]
+        for key in keys:
+            hold_lease(cache, key)
+        started = time.monotonic()
+        assert len(cache.get_or_load_many(keys, load, lease=1)) == 8
+        assert time.monotonic() - started < 5
+
+    def test_a_loader_that_asks_for_its_own_key_does_not_wait(self, cache):
+        def loader(keys):
+            return cache.get_or_load_many(keys, load, lease=60)
+
+        assert cache.get_or_load_many(["a"], loader, lease=60) == {"a": "A"}
+
     def test_a_key_of_250_bytes_can_be_leased(self, cache):
         key = "k" * 247
         assert cache.get_or_load_many([key], load, lease=5) == {key: key.upper()}

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from django_safecache import single_flight
 from django_safecache.single_flight import Flights
 
 NOBODY = "127.0.0.1:1"
@@ -29,6 +28,13 @@ class Slow:
         self.was_called.set()
         assert self.goes_on.wait(20)
         return {key: self._values(key) for key in keys}
+
+
+class OneWay(Exception):
+    """It can be pickled, but not read again."""
+
+    def __init__(self, one, other):
+        super().__init__(one)
 
 
 def in_threads(count, call):
@@ -158,6 +164,64 @@ class TestSharing:
         assert [repr(error) for error in errors] == ["LookupError('no database')"] * 5
         assert len(loader.asked) == 2
 
+    def test_an_exception_for_anothers_key_is_not_everybodys(self, dead):
+        """One asks for a malformed key besides: the others' pages are whole."""
+        loader = Slow(lambda key: int(key))
+        with ThreadPoolExecutor(2) as pool:
+            bad = pool.submit(dead.get_many, ["1", "evil"], loader=loader)
+            assert loader.was_called.wait(20)
+            good = pool.submit(dead.get_many, ["1"], loader=loader)
+            time.sleep(0.2)
+            loader.goes_on.set()
+            assert isinstance(bad.exception(20), ValueError)
+            assert good.result(20) == {"1": 1}
+
+    def test_each_raises_an_exception_of_its_own(self):
+        """Of one object all threads would write the traceback."""
+        flights, loader = Flights(), Slow(lambda key: int(key))
+        pool, futures = in_threads(
+            5, lambda: flights.load("loader", {"x": 1}, loader, 0)
+        )
+        with pool:
+            assert loader.was_called.wait(20)
+            time.sleep(0.2)
+            loader.goes_on.set()
+            errors = [future.exception(20) for future in futures]
+        assert len({id(error) for error in errors}) == 5
+        assert len({str(error) for error in errors}) == 1
+
+    def test_a_slow_load_is_not_repeated_by_all_who_wait(self):
+        """After a time one loads itself, after twice that two more, and so on."""
+        flights, calls = Flights(), []
+
+        def slow(keys):
+            calls.append(keys)
+            time.sleep(1.2)
+            return dict.fromkeys(keys, 1)
+
+        pool, futures = in_threads(
+            20, lambda: flights.load("loader", {"x": 1}, slow, 0, patience=0.5)
+        )
+        with pool:
+            assert [future.result(20) for future in futures] == [{"x": 1}] * 20
+        assert len(calls) <= 4
+
+    def test_what_cannot_be_read_again_is_loaded_by_each(self, dead):
+        loader = Slow(lambda key: OneWay("x", "y"))
+        pool, futures = in_threads(3, lambda: dead.get_many(["a"], loader=loader))
+        with pool:
+            results = let(loader, futures)
+        assert [type(result["a"]) for result in results] == [OneWay] * 3
+
+    def test_a_loader_needs_no_hash_and_may_be_empty(self, dead):
+        class Loader(dict):
+            """A dictionary, which has neither."""
+
+            def __call__(self, keys):
+                return dict.fromkeys(keys, "loaded")
+
+        assert dead.get_many(["a"], loader=Loader()) == {"a": "loaded"}
+
     def test_the_next_load_is_a_new_one(self, dead):
         calls = []
 
@@ -279,13 +343,14 @@ class TestNoDeadlock:
             assert not thread.is_alive()
         assert results == {"a": {"a": "A"}, "b": {"b": "B"}}
 
-    def test_one_that_takes_too_long_is_not_waited_for(self, monkeypatch):
-        monkeypatch.setattr(single_flight, "LONGEST_WAIT", 0.1)
+    def test_one_that_takes_too_long_is_not_waited_for(self):
         flights, loader = Flights(), Slow()
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(flights.load, "loader", {"a": 1}, loader, 0)
             assert loader.was_called.wait(20)
-            given = flights.load("loader", {"a": 1}, lambda keys: {"a": "own"}, 0)
+            given = flights.load(
+                "loader", {"a": 1}, lambda keys: {"a": "own"}, 0, patience=0.1
+            )
             assert given == {"a": "own"}
             loader.goes_on.set()
             assert future.result(20) == {"a": "A"}
