@@ -113,10 +113,8 @@ class Flights:
                         self._take_off(later, loader, its, patience)
                     try:
                         values.update(self._fly(flight, loader, its, load))
-                    except (
-                        Exception
-                    ) as error:  # after the other flight, which others wait for
-                        errors.append(error)
+                    except Exception as error:
+                        errors.append(error)  # others wait for the other flight
         finally:
             self._land(later, loader, own_later)
         if errors:
