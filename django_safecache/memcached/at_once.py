@@ -16,6 +16,7 @@ from django_safecache.memcached import protocol
 from django_safecache.memcached.command_job import LEAVES_OLD_VALUES
 from django_safecache.memcached.connection import JUST_USED, Connection
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
+from django_safecache.memcached.get_replies import sole_value
 from django_safecache.memcached.job import NEVER_RETRIED
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Outcome
@@ -105,7 +106,7 @@ def found_in(
     nothing. None if `data` is not that simple."""
     if data == protocol.MISS:
         return {}
-    sole = protocol.sole_value(data, wire)
+    sole = sole_value(data, wire)
     if sole is None:
         return None
     try:

@@ -10,16 +10,12 @@ from typing import Any
 from django_safecache.exceptions import ReplyError, UndecodableValueError
 from django_safecache.memcached.batching import get_lines
 from django_safecache.memcached.exchange import Exchange, Replies
+from django_safecache.memcached.get_replies import GetReplies, Items
 from django_safecache.memcached.job import Job, exception_name
 from django_safecache.memcached.line_limit import SAFE_LINE
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, FailureKind
-from django_safecache.memcached.protocol import (
-    GetReplies,
-    Items,
-    get_line,
-    keys_of,
-)
+from django_safecache.memcached.protocol import get_line, keys_of
 from django_safecache.memcached.serde import Serde, decode, decode_all
 from django_safecache.memcached.server import Server
 

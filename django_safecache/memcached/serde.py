@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from django_safecache.exceptions import UndecodableValueError
-from django_safecache.memcached.protocol import Items
+from django_safecache.memcached.get_replies import Items
 
 BYTES, PICKLE, INTEGER, LONG, TEXT = 0, 1, 2, 4, 16
 

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import gc
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from django_safecache.exceptions import ProtocolError, ReplyError
 from django_safecache.memcached import protocol
-from django_safecache.memcached.protocol import GetReplies, Items, StatusReplies
+from django_safecache.memcached.get_replies import (
+    GetReplies,
+    GetsReplies,
+    Items,
+    sole_value,
+)
+from django_safecache.memcached.protocol import StatsReply, StatusReplies
 
 LINES = [b"get a bb\r\n", b"get a\r\n", b"get key a c\r\n"]
 """What was asked in three lines of ``get``."""
@@ -28,9 +34,14 @@ OPERATIONS = (
     "decr",
     "flush_all",
     "version",
+    "gets",
+    "stats",
 )
 BYTE_BY_BYTE = 3 * protocol.MAX_LINE
 """Up to this many bytes each is fed alone, too."""
+
+
+Replies = Union["Found", "FoundByGets", StatsReply, StatusReplies]
 
 
 class Understood(NamedTuple):
@@ -44,6 +55,14 @@ class Understood(NamedTuple):
 
 class Found(GetReplies):
     """A parser that keeps what it has found."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.items = Items([], [], [])
+        super().__init__(lines, self.items.extend)
+
+
+class FoundByGets(GetsReplies):
+    """The same for ``gets``."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self.items = Items([], [], [])
@@ -88,17 +107,31 @@ def _feed(operation: str, pieces: list[bytes]) -> Understood:
         if number < 8:  # it walks over all objects, which takes its time
             assert _bytes_held(replies) <= fed
     assert _bytes_held(replies) <= fed
-    parsed = replies.items.rows() if operation == "get" else replies.statuses
-    if operation == "get":
+    parsed = _parsed(replies)
+    if operation in ("get", "gets"):
         assert set(replies.items.keys) <= ASKED
-    else:
+    elif operation != "stats":
         assert len(parsed) == replies.answered <= COMMANDS
     return Understood(parsed, replies.answered, replies.complete, error)
 
 
-def _replies(operation: str) -> Found | StatusReplies:
+def _parsed(replies: Replies) -> list:
+    if isinstance(replies, FoundByGets):
+        return [replies.items.rows(), replies.uniques]
+    if isinstance(replies, Found):
+        return replies.items.rows()
+    if isinstance(replies, StatsReply):
+        return list(replies.stats.items())
+    return replies.statuses
+
+
+def _replies(operation: str) -> Replies:
     if operation == "get":
         return Found(LINES)
+    if operation == "gets":
+        return FoundByGets(LINES)
+    if operation == "stats":
+        return StatsReply()
     return StatusReplies(operation, COMMANDS)
 
 
@@ -127,12 +160,14 @@ def _check_shortcuts(operation: str, received: bytes) -> None:
     """One reply that is taken without a parser is what the parser says, too."""
     if operation == "get":
         for key in (b"a", b"key"):
-            sole = protocol.sole_value(received, key)
+            sole = sole_value(received, key)
             if sole is not None:
                 replies = Found([protocol.get_line(key)])
                 replies.feed(received)
                 assert replies.items.rows() == [(key, *sole)]
                 assert replies.complete
+        return
+    if operation in ("gets", "stats"):
         return
     status = protocol.sole_status(operation, received)
     if status is not None:

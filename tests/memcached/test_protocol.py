@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from contextlib import suppress
 from itertools import pairwise
 
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 
 from django_safecache.exceptions import ProtocolError, ReplyError
 from django_safecache.memcached import protocol
+from django_safecache.memcached.get_replies import GetReplies, GetsReplies, Items
 from django_safecache.memcached.protocol import (
-    GetReplies,
-    Items,
+    MAX_STATS,
+    StatsReply,
     StatusReplies,
     get_line,
+    gets_line,
 )
 
 KEYS = [b"a", b"bb", b"ccc", b"dddd"]
@@ -146,6 +149,80 @@ class TestGetReplies:
         for start in range(0, len(data), 500):
             replies.feed(data[start : start + 500])
         assert found.rows() == [(b"a", b"0", value)]
+
+
+class TestGetsReplies:
+    @given(
+        st.lists(st.tuples(values_strategy, st.integers(0, 2**64 - 1)), max_size=4),
+        st.lists(st.integers(0, 1 << 16), max_size=30),
+    )
+    def test_values_and_uniques_in_any_fragmentation(self, said, cuts):
+        data, items = b"", list(zip(KEYS, said, strict=False))
+        for key, (value, unique) in items:
+            head = b"VALUE %b 16 %d %d\r\n" % (key, len(value), unique)
+            data += head + value + b"\r\n"
+        found = Items([], [], [])
+        replies = GetsReplies([gets_line(b" ".join(KEYS))], found.extend)
+        feed_in_pieces(replies, data + b"END\r\n", cuts)
+        assert replies.complete
+        assert found.rows() == [(key, b"16", value) for key, (value, _) in items]
+        assert replies.uniques == {k: b"%d" % unique for k, (_, unique) in items}
+
+    @pytest.mark.parametrize(
+        "head", [b"VALUE a 0 1", b"VALUE a 0 1 x", b"VALUE a 0 1 "]
+    )
+    def test_a_value_without_a_unique_is_a_protocol_error(self, head):
+        replies = GetsReplies([gets_line(b"a")], lambda items: None)
+        with pytest.raises(ProtocolError):
+            replies.feed(head + b"\r\n1\r\nEND\r\n")
+
+
+class TestStatsReply:
+    @given(st.lists(st.integers(0, 200), max_size=9))
+    def test_figures_in_any_fragmentation(self, cuts):
+        data = b"STAT pid 1\r\nSTAT version 1.6.18 x\r\nSTAT empty \r\nEND\r\n"
+        reply = StatsReply()
+        feed_in_pieces(reply, data, cuts)
+        assert reply.complete
+        assert reply.stats == {"pid": "1", "version": "1.6.18 x", "empty": ""}
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"VALUE a 0 1\r\n",
+            b"STAT\r\n",
+            b"STAT a 1\r\nEND\r\nSTAT b 1\r\n",
+            b"END\r\nleft over",
+            b"x" * (protocol.MAX_LINE + 2),
+            b"".join(b"STAT n%d 1\r\n" % n for n in range(MAX_STATS + 1)),
+        ],
+    )
+    def test_anything_else_is_a_protocol_error(self, data):
+        with pytest.raises(ProtocolError):
+            StatsReply().feed(data)
+
+    def test_an_error_line_is_the_servers(self):
+        with pytest.raises(ReplyError, match="ERROR"):
+            StatsReply().feed(b"ERROR\r\n")
+
+    def test_a_real_server_is_understood(self, server):
+        """`stats` and `gets`, as they are sent."""
+        host, port = server.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"set a 0 0 1\r\nx\r\n")
+            assert connection.recv(100) == b"STORED\r\n"
+            reply = StatsReply()
+            connection.sendall(protocol.STATS)
+            while not reply.complete:
+                reply.feed(connection.recv(4096))
+            assert int(reply.stats["curr_items"]) >= 1
+            found = Items([], [], [])
+            replies = GetsReplies([gets_line(b"a none")], found.extend)
+            connection.sendall(gets_line(b"a none"))
+            while not replies.complete:
+                replies.feed(connection.recv(4096))
+            assert found.rows() == [(b"a", b"0", b"x")]
+            assert replies.uniques[b"a"].isdigit()
 
 
 class TestStatusReplies:
