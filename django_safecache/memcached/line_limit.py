@@ -50,7 +50,9 @@ class LineLimit:
     def learn(self, size: int) -> None:
         """Lines of `size` bytes were answered, where longer ones were not."""
         known = self.learned
-        size = max(size, SAFE_LINE) if known is None else min(size, known)
+        size = max(size, SAFE_LINE)
+        if known is not None:
+            size = min(size, known)
         self._learned = (size, self._clock() + REMEMBERED)
         if known != size:
             get_logger().warning("limit_learned", server=self._server, bytes=size)

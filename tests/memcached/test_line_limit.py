@@ -1,20 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from observed import Clock
 
 from django_safecache.memcached.line_limit import REMEMBERED, SAFE_LINE, LineLimit
 from django_safecache.testing import Faults
 
 LIMITS = [1024, 4096, 16384, 32768]
 FAR_TOO_LARGE = 1_000_000
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 class TestLineLimit:
@@ -26,6 +19,13 @@ class TestLineLimit:
     def test_less_than_every_server_takes_is_not_learned(self):
         limit = LineLimit("a:1")
         limit.learn(80)
+        assert limit.learned == SAFE_LINE
+
+    def test_nor_where_a_limit_is_known(self):
+        """One of 1500 bytes whose half was answered."""
+        limit = LineLimit("a:1")
+        limit.learn(1500)
+        limit.learn(750)
         assert limit.learned == SAFE_LINE
 
     def test_a_later_larger_one_does_not_count(self):

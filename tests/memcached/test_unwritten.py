@@ -4,18 +4,11 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from observed import Clock
 
 from django_safecache.memcached import unwritten
 from django_safecache.memcached.unwritten import AGAIN_AFTER, REFUSED_FOR, Unwritten
 from django_safecache.testing import Faults
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
