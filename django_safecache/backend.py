@@ -184,10 +184,11 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> None:
         """Store; if the server refuses the value, the old one is deleted."""
-        overtake([self._made_one(key, version)])
-        statuses = self._store("set", key, value, timeout, version)
+        label, made = self._label(key), self._made_one(key, version)
+        overtake([made])
+        statuses = self._store("set", label, made, value, timeout)
         if statuses.refusals:
-            self._cluster.delete_many([(key, self._made_one(key, version))])
+            self._cluster.delete_many([(label, made)])
 
     def add(
         self,
@@ -198,7 +199,8 @@ class SafeCache(KeyMakingCache):
     ) -> bool:
         """Whether the value was stored, because the key had none. False also if the
         server did not answer."""
-        statuses = self._store("add", key, value, timeout, version)
+        label, made = self._label(key), self._made_one(key, version)
+        statuses = self._store("add", label, made, value, timeout)
         return b"STORED" in statuses.answers.values()
 
     def set_many(
@@ -285,11 +287,10 @@ class SafeCache(KeyMakingCache):
         self._cluster.flush_all()
 
     def _store(
-        self, command: str, key: Any, value: Any, timeout: Any, version: int | None
+        self, command: str, label: Any, made: bytes, value: Any, timeout: Any
     ) -> Statuses:
-        item = (self._label(key), self._made_one(key, version), value)
         statuses = self._cluster.store_many(
-            command, [item], self.get_backend_timeout(timeout)
+            command, [(label, made, value)], self.get_backend_timeout(timeout)
         )
         self._raise_if_asked(command, statuses.lost, statuses.failures)
         return statuses
