@@ -51,10 +51,15 @@ class Flight:
 
     def values(self) -> Mapping[Any, Any] | None:
         """A copy of what it brought; None if it brought nothing that can be shared."""
+        if self._values is None:
+            return None
         try:
-            return None if self._values is None else pickle.loads(self._values)  # noqa: S301
+            values: Mapping[Any, Any] = pickle.loads(  # noqa: S301 - by this process
+                self._values
+            )
         except Exception:  # anybody's classes
             return None
+        return values
 
 
 class Flights:
@@ -168,8 +173,6 @@ class Flights:
     def _fly(
         self, flight: Flight, loader: object, keys: Mapping[Any, Any], load: Load
     ) -> dict[Any, Any]:
-        if not keys:
-            return {}
         values = None
         token = _is_loading.set(True)
         try:

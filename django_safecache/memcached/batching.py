@@ -18,19 +18,15 @@ def get_lines(keys: Sequence[bytes], *, max_bytes: int, max_keys: int) -> list[b
     always one key, so a key longer than the limit stands alone on its line.
     """
     # Joined as the lines will be, each is cut at the last space in its reach: several
-    # times as fast as adding up the lengths of keys.
-    text = b" ".join(keys)
+    # times as fast as adding up the lengths of keys. There is a space after each key.
+    text = b" ".join([*keys, b""])
     room = max(max_bytes - LINE_OVERHEAD, 1)
     lines = []
     start = 0
     while start < len(text):
-        end = len(text)
-        if end - start >= room:
-            end = text.rfind(b" ", start, start + room)
-            if end < 0:
-                end = text.find(b" ", start)
+        end = text.rfind(b" ", start, start + room)
         if end < 0:
-            end = len(text)
+            end = text.index(b" ", start)
         batch = text[start:end]
         if batch.count(b" ") >= max_keys:
             batch = b" ".join(batch.split(b" ", max_keys)[:max_keys])

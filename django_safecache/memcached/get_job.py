@@ -33,13 +33,13 @@ class Received:
     def __init__(
         self, serde: Serde, keys: Sequence[bytes], labels: Sequence[object]
     ) -> None:
+        self.keys = keys
         self.labels = labels
         self.found: dict[object, Any] = {}
         self.hits = 0
         self.undecodable: list[object] = []
         self.problems: Counter[str] = Counter()
         self._serde = serde
-        self._keys = keys
         self._in_order = 0
 
     def keep(self, items: Items) -> None:
@@ -66,7 +66,7 @@ class Received:
     def _next_labels(self, keys: Sequence[bytes]) -> Sequence[object]:
         """Those of `keys` if nothing was missing so far, nor is now; else none."""
         start, stop = self._in_order, self._in_order + len(keys)
-        if keys != self._keys[start:stop]:
+        if keys != self.keys[start:stop]:
             return ()
         self._in_order = stop
         return self.labels[start:stop]
@@ -77,7 +77,7 @@ class Received:
 
     @cached_property
     def _by_key(self) -> Mapping[bytes, object]:
-        return dict(zip(self._keys, self.labels, strict=True))
+        return dict(zip(self.keys, self.labels, strict=True))
 
 
 class GetJob(Job):
@@ -98,7 +98,6 @@ class GetJob(Job):
         self._halved = False
         self._longest_answered = 0
         self._suspect = b""
-        self._keys = keys
         # Made when the server is asked: where its breaker is open, it never is.
         self._unanswered: list[bytes] | None = None
 
@@ -108,7 +107,7 @@ class GetJob(Job):
 
     def _lines(self) -> list[bytes]:
         if self._unanswered is None:
-            self._unanswered = self._get_lines(self._keys)
+            self._unanswered = self._get_lines(self.received.keys)
         return self._unanswered
 
     def _replies(self) -> Replies:
@@ -118,14 +117,14 @@ class GetJob(Job):
         lines = self._lines()
         answered, unanswered = lines[: replies.answered], lines[replies.answered :]
         self._longest_answered = max([self._longest_answered, *map(len, answered)])
-        self._suspect = unanswered[0] if unanswered else b""
+        self._suspect = b""
         if unanswered:
             # Of the line that was cut, ask again only for what did not arrive.
             asked = keys_of(unanswered[0])
             cut = [key for key in asked if key in replies.owed]
+            if len(cut) == len(asked):  # else the server has taken the line
+                self._suspect = unanswered[0]
             unanswered[:1] = [get_line(b" ".join(cut))] if cut else []
-            if len(cut) < len(asked):  # the server has taken the line
-                self._suspect = b""
         elif self._halved:
             self.server.line_limit.learn(self._max_bytes)
         self._unanswered = unanswered

@@ -96,17 +96,42 @@ def is_status(operation: str, line: bytes) -> bool:
     return operation == "version" and line.startswith(b"VERSION ") and b"\n" not in line
 
 
-class StatusReplies:
+class LineReplies:
+    """Replies that are lines, one after another. Raises as `GetReplies` does."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is to come."""
+        raise NotImplementedError
+
+    def _understand(self, line: bytes) -> None:
+        raise NotImplementedError
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes from the server, any number of them."""
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        for line in lines:
+            if self.complete:
+                raise ProtocolError("bytes after the last reply")
+            self._understand(line)
+        if self._rest and self.complete:
+            raise ProtocolError("bytes after the last reply")
+        check_beginning(self._rest)
+
+
+class StatusReplies(LineReplies):
     """The replies to commands that are answered by one line each.
 
     `statuses` are the lines so far: ``STORED``, ``NOT_FOUND``, a number...
-    Raises as `GetReplies` does.
     """
 
     def __init__(self, operation: str, count: int) -> None:
+        super().__init__()
         self._operation = operation
         self._count = count
-        self._rest = b""
         self.statuses: list[bytes] = []
 
     @property
@@ -117,52 +142,33 @@ class StatusReplies:
     def complete(self) -> bool:
         return len(self.statuses) == self._count
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes from the server, any number of them."""
-        *lines, self._rest = (self._rest + data).split(b"\r\n")
-        for line in lines:
-            if self.complete:
-                raise ProtocolError("bytes after the last reply")
-            if not is_status(self._operation, line):
-                raise not_understood(line)
-            self.statuses.append(line)
-        if self._rest and self.complete:
-            raise ProtocolError("bytes after the last reply")
-        check_beginning(self._rest)
+    def _understand(self, line: bytes) -> None:
+        if not is_status(self._operation, line):
+            raise not_understood(line)
+        self.statuses.append(line)
 
 
-class StatsReply:
-    """The reply to one ``stats``: `stats` are the figures so far, by name.
-
-    Raises as `StatusReplies` does.
-    """
+class StatsReply(LineReplies):
+    """The reply to one ``stats``: `stats` are the figures so far, by name."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        super().__init__()
         self.stats: dict[str, str] = {}
-        self.complete = False
+        self.answered = 0
 
     @property
-    def answered(self) -> int:
-        return int(self.complete)
+    def complete(self) -> bool:
+        return self.answered == 1
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes from the server, any number of them."""
-        *lines, self._rest = (self._rest + data).split(b"\r\n")
-        for line in lines:
-            word, _, said = line.partition(b" ")
-            name, _, value = said.partition(b" ")
-            if self.complete:
-                raise ProtocolError("bytes after the last reply")
-            if line == b"END":
-                self.complete = True
-            elif word == b"STAT" and name and len(line) <= MAX_LINE:
-                self._keep(name, value)
-            else:
-                raise not_understood(line)
-        if self._rest and self.complete:
-            raise ProtocolError("bytes after the last reply")
-        check_beginning(self._rest)
+    def _understand(self, line: bytes) -> None:
+        word, _, said = line.partition(b" ")
+        name, _, value = said.partition(b" ")
+        if line == b"END":
+            self.answered = 1
+        elif word == b"STAT" and name and len(line) <= MAX_LINE:
+            self._keep(name, value)
+        else:
+            raise not_understood(line)
 
     def _keep(self, name: bytes, value: bytes) -> None:
         if len(self.stats) >= MAX_STATS:

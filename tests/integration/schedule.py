@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,27 +20,15 @@ from toxics import (
 
 
 class BreakableMemcached(Memcached):
-    """A real one that can be ended without notice, and stopped for a while."""
+    """A real one that can be ended without notice."""
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def suspend(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
     def restart(self) -> None:
         self.stop()
         self.start()
-
-    def stop(self) -> None:
-        """Also a suspended one, which would not notice that it is to end."""
-        if self._process is not None and self._process.poll() is None:
-            self.resume()
-        super().stop()
 
 
 @dataclass(frozen=True)
@@ -90,7 +77,7 @@ FAULTS = (
     Fault("slow close, restart", _slow_close, empties=True),
     Fault(
         "suspended",
-        lambda scene: scene.memcached.suspend(),
+        lambda scene: scene.memcached.pause(),
         lambda scene: scene.memcached.resume(),
     ),
     Fault(
