@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
 import random
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -61,6 +63,15 @@ class _Counted(socket.socket):
 
 def open_files():
     return len(os.listdir("/dev/fd"))
+
+
+def descriptors():
+    """What is open, for the message of a test that fails."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            found.append(f"{name} {os.readlink(f'/dev/fd/{name}')}")
+    return sorted(found)
 
 
 def falls_to(files):
@@ -355,10 +366,14 @@ class Victim(threading.Thread):
         return False
 
 
-# What an abort leaves half made - a socket that is just opened - is closed by the
-# collector, which warns; and an abort in a destructor is only told of.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestAbort:
+    @pytest.fixture(autouse=True)
+    def _nothing_is_kept_of_what_cannot_be_raised(self, monkeypatch):
+        """An abort in a destructor is told to this hook, and so is a socket that the
+        collector closes. The test runner's own keeps the tracebacks until the test
+        has ended, and with them what their frames had open."""
+        monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
     @pytest.fixture
     def values(self):
         return {f"key-{n}": f"value-{n}" * 20 for n in range(100)}
@@ -389,9 +404,9 @@ class TestAbort:
         assert joined(threads, 15)
         assert time.monotonic() - started < 5
         assert wrong == []
-        assert falls_to(files + 2 * pool)
+        assert falls_to(files + 2 * pool), descriptors()
         cache.disconnect_all()
-        assert falls_to(files)
+        assert falls_to(files), descriptors()
 
     @pytest.mark.parametrize("keeps", [True, False], ids=["kept", "fresh"])
     def test_a_thread_that_is_ended_takes_nothing_with_it(
