@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from traceback import walk_stack
 
 import pytest
 
@@ -43,10 +45,27 @@ def in_threads(count, call):
     return pool, [pool.submit(call) for _ in range(count)]
 
 
+def everybody_waits(futures):
+    """Wait until all that are not done wait for a load, their own or another's."""
+    until = time.monotonic() + 20
+    while waiting() < sum(not future.done() for future in futures):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def waiting():
+    """How many threads are within a load and wait."""
+    innermost = sys._current_frames().values()
+    return sum(
+        frame.f_code is threading.Condition.wait.__code__
+        and any(outer.f_code is Flights.load.__code__ for outer, _ in walk_stack(frame))
+        for frame in innermost
+    )
+
+
 def let(loader, futures):
     """Let the loader go on once everybody waits for it; the results."""
-    assert loader.was_called.wait(20)
-    time.sleep(0.3)
+    everybody_waits(futures)
     loader.goes_on.set()
     return [future.result(20) for future in futures]
 
@@ -101,7 +120,7 @@ class TestSharing:
             assert read.wait(20)
             database["k"] = "new"
             second = pool.submit(dead.get_many, ["k"], loader=loader)
-            time.sleep(0.2)
+            everybody_waits([first, second])
             goes_on.set()
             assert (first.result(20), second.result(20)) == ({"k": "old"}, {"k": "new"})
 
@@ -157,8 +176,7 @@ class TestSharing:
         loader = Slow(broken)
         pool, futures = in_threads(5, lambda: dead.get_many(["a"], loader=loader))
         with pool:
-            assert loader.was_called.wait(20)
-            time.sleep(0.3)
+            everybody_waits(futures)
             loader.goes_on.set()
             errors = [future.exception(20) for future in futures]
         assert [repr(error) for error in errors] == ["LookupError('no database')"] * 5
@@ -171,7 +189,7 @@ class TestSharing:
             bad = pool.submit(dead.get_many, ["1", "evil"], loader=loader)
             assert loader.was_called.wait(20)
             good = pool.submit(dead.get_many, ["1"], loader=loader)
-            time.sleep(0.2)
+            everybody_waits([bad, good])
             loader.goes_on.set()
             assert isinstance(bad.exception(20), ValueError)
             assert good.result(20) == {"1": 1}
@@ -183,8 +201,7 @@ class TestSharing:
             5, lambda: flights.load("loader", {"x": 1}, loader, 0)
         )
         with pool:
-            assert loader.was_called.wait(20)
-            time.sleep(0.2)
+            everybody_waits(futures)
             loader.goes_on.set()
             errors = [future.exception(20) for future in futures]
         assert len({id(error) for error in errors}) == 5
