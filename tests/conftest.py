@@ -10,6 +10,7 @@ from django.core.cache import caches
 from real_memcached import memcached_or_skip
 
 from django_safecache.backend import SafeCache
+from django_safecache.memcached import unwritten
 from django_safecache.memcached.outcomes import observers
 from django_safecache.testing import LocalMemcached
 
@@ -82,9 +83,11 @@ def cache(server, make_cache):
 
 
 @pytest.fixture(autouse=True)
-def _no_connections_left():
-    """Caches of `override_settings` and of the site close what they opened."""
+def _nothing_left():
+    """Caches of `override_settings` and of the site close what they opened, and what
+    they lost is forgotten: the next test's server may be given the same free port."""
     yield
+    unwritten._by_server.clear()
     for each in caches.all(initialized_only=True):
         if isinstance(each, SafeCache):
             each.disconnect_all()
