@@ -37,6 +37,14 @@ def of_traceback(traceback: TracebackType | None) -> str:
     return _first_own(reversed(frames[-_MAX_DEPTH:]))
 
 
+def is_own(frame: FrameType) -> bool:
+    """Whether the code of `frame` is the site's own, neither machinery nor library."""
+    module = frame.f_globals.get("__name__") or ""
+    if module.partition(".")[0] in _MACHINERY:
+        return False
+    return _origin(frame.f_code.co_filename) == "site"
+
+
 def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     for _ in range(_MAX_DEPTH):
         if frame is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from operator import add, attrgetter
+from typing import Any, NamedTuple
 
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.recording import histogram
@@ -30,18 +33,10 @@ COUNTS: tuple[str, ...] = (
 FIRST_FIGURE = Outcome._fields.index("hits")
 Figures = tuple[Any, ...]
 """The fields of an `Outcome` from there on: all that is counted, and no keys."""
-
-
-@dataclass(slots=True)
-class KeyCounts:
-    """What came of some keys, named as in `Outcome`: what key groups divide."""
-
-    hits: int = 0
-    misses: int = 0
-    unavailable: int = 0
-    stored: int = 0
-    deleted: int = 0
-    loaded: int = 0
+FIRST_OF_CALL = Outcome._fields.index("lines") - FIRST_FIGURE
+"""Of `Figures`: those before it are of keys, from there on they are of the call."""
+OF_NO_CALL: Figures = (0, 0, 0, 0, 0, None, ())
+"""What stands there where the call is counted elsewhere; it takes no time at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,80 +57,52 @@ class CellTotals:
     """In the order of `histogram.COLUMNS`."""
 
 
-class Cell:
-    """Adds up. Not thread-safe: the recorder's lock is around it."""
+class Cell(NamedTuple):
+    """Never changed: `plus` makes another, so that a sum is either old or new."""
 
-    __slots__ = (*COUNTS, "duration_max", "duration_sum", "durations", "failures")
+    calls: int = 0
+    lines: int = 0
+    hits: int = 0
+    misses: int = 0
+    unavailable: int = 0
+    loaded: int = 0
+    stores: int = 0
+    deletes: int = 0
+    retries: int = 0
+    splits: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    duration_sum: float = 0.0
+    duration_max: float = 0.0
+    durations: tuple[int, ...] = (0,) * len(histogram.COLUMNS)
+    failures: Mapping[str, int] = {}
 
-    calls: int
-    lines: int
-    hits: int
-    misses: int
-    unavailable: int
-    loaded: int
-    stores: int
-    deletes: int
-    retries: int
-    splits: int
-    bytes_sent: int
-    bytes_received: int
-
-    def __init__(self) -> None:
-        for name in COUNTS:
-            setattr(self, name, 0)
-        self.duration_sum = 0.0
-        self.duration_max = 0.0
-        self.durations = [0] * len(histogram.COLUMNS)
-        self.failures: dict[str, int] = {}
-
-    def add(self, calls: Sequence[Figures]) -> None:
-        """Count calls without failures, as `add_call` and `add_keys` would each."""
-        hits, misses, unavailable, stored, deleted, loaded, *of_calls = zip(
+    def plus(self, calls: Sequence[Figures]) -> Cell:
+        """This cell and `calls`, of which there must be one."""
+        hits, misses, unavailable, stored, deleted, loaded, *of_call = zip(
             *calls, strict=True
         )
-        lines, retries, splits, bytes_sent, bytes_received, durations, _ = of_calls
-        self.calls += len(calls)
-        self.hits += sum(hits)
-        self.misses += sum(misses)
-        self.unavailable += sum(unavailable)
-        self.stores += sum(stored)
-        self.deletes += sum(deleted)
-        self.loaded += sum(loaded)
-        self.lines += sum(lines)
-        self.retries += sum(retries)
-        self.splits += sum(splits)
-        self.bytes_sent += sum(bytes_sent)
-        self.bytes_received += sum(bytes_received)
-        self.duration_sum += sum(durations)
-        self.duration_max = max(self.duration_max, *durations)
-        for duration in durations:
-            self.durations[histogram.position(duration)] += 1
-
-    def add_call(self, outcome: Outcome) -> None:
-        """Count what belongs to the call as a whole, not to single keys."""
-        self.calls += 1
-        self.lines += outcome.lines
-        self.retries += outcome.retries
-        self.splits += outcome.splits
-        self.bytes_sent += outcome.bytes_sent
-        self.bytes_received += outcome.bytes_received
-        duration = outcome.duration
-        self.duration_sum += duration
-        if duration > self.duration_max:
-            self.duration_max = duration
-        self.durations[histogram.position(duration)] += 1
-        for failure in outcome.failures:
-            kind = failure.kind
-            self.failures[kind] = self.failures.get(kind, 0) + 1
-
-    def add_keys(self, keys: KeyCounts | Outcome) -> None:
-        """Count what came of single keys."""
-        self.hits += keys.hits
-        self.misses += keys.misses
-        self.unavailable += keys.unavailable
-        self.loaded += keys.loaded
-        self.stores += keys.stored
-        self.deletes += keys.deleted
+        lines, retries, splits, bytes_sent, bytes_received, times, failures = of_call
+        durations = [duration for duration in times if duration is not None]
+        kinds = Counter(map(attrgetter("kind"), chain.from_iterable(failures)))
+        return Cell(
+            calls=self.calls + len(durations),
+            lines=self.lines + sum(lines),
+            hits=self.hits + sum(hits),
+            misses=self.misses + sum(misses),
+            unavailable=self.unavailable + sum(unavailable),
+            loaded=self.loaded + sum(loaded),
+            stores=self.stores + sum(stored),
+            deletes=self.deletes + sum(deleted),
+            retries=self.retries + sum(retries),
+            splits=self.splits + sum(splits),
+            bytes_sent=self.bytes_sent + sum(bytes_sent),
+            bytes_received=self.bytes_received + sum(bytes_received),
+            duration_sum=self.duration_sum + sum(durations),
+            duration_max=max(self.duration_max, *durations, 0.0),
+            durations=tuple(map(add, self.durations, histogram.counted(durations))),
+            failures=Counter(self.failures) + kinds if kinds else self.failures,
+        )
 
     def totals(
         self, bucket: datetime, alias: str, server: str, key_group: str
@@ -149,5 +116,5 @@ class Cell:
             failures=dict(self.failures),
             duration_sum=self.duration_sum,
             duration_max=self.duration_max,
-            durations=tuple(self.durations),
+            durations=self.durations,
         )

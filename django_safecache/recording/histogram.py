@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 # A get on loopback takes 0.1 ms, the deadline of a call is 1 s by default; between
 # them the steps of 1, 2.5, 5 that Prometheus' client libraries use.
@@ -31,9 +32,13 @@ COLUMNS: tuple[str, ...] = (
 """One name for each count, in the order of the bounds. Not cumulative."""
 
 
-def position(duration: float) -> int:
-    """Index into `COLUMNS` of the count that `duration` (seconds) belongs to."""
-    return bisect_left(UPPER_BOUNDS, duration)
+def counted(durations: Iterable[float]) -> list[int]:
+    """How many of `durations` (seconds) belong to each of `COLUMNS`, in that order."""
+    ordered = sorted(durations)
+    # A search for each of a dozen bounds, instead of one for each of a hundred calls.
+    up_to = [bisect_right(ordered, bound) for bound in UPPER_BOUNDS]
+    up_to.append(len(ordered))
+    return [up_to[0], *(more - less for less, more in pairwise(up_to))]
 
 
 def percentile(counts: Sequence[int], fraction: float) -> float | None:

@@ -8,7 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from itertools import compress
 
 from django_safecache.memcached.outcomes import Outcome
-from django_safecache.recording.cells import KeyCounts
+from django_safecache.recording.cells import (
+    FIRST_FIGURE,
+    FIRST_OF_CALL,
+    OF_NO_CALL,
+    Figures,
+)
 
 MAX_KNOWN = 10_000
 """Keys whose group is remembered; with text of 80 bytes each, 2 MB."""
@@ -43,61 +48,73 @@ class _Known(dict[object, str]):
         return name
 
 
-def divide(outcome: Outcome, key_group: KeyGroup) -> dict[str, KeyCounts]:
-    """The key counts of `outcome` by group; the group of the first key comes first.
+def divided(outcome: Outcome, key_group: KeyGroup) -> list[tuple[str, Figures]]:
+    """The figures of `outcome` by group; the group of the first key comes first.
 
     The sums over the groups are exactly the outcome's own figures: what its keys do
     not explain (a store that failed without being lost, say) stays with the first
-    group. So do, in the recorder, the figures of the call as a whole, because a line
-    or a byte of a mixed call has no group.
+    group. So do the figures of the call as a whole, because a line or a byte of a
+    mixed call has no group.
     """
+    figures = outcome[FIRST_FIGURE:]
     groups = list(map(key_group, outcome.keys)) or [""]
-    whole = KeyCounts(
-        hits=outcome.hits,
-        misses=outcome.misses,
-        unavailable=outcome.unavailable,
-        loaded=outcome.loaded,
-        stored=outcome.stored,
-        deleted=outcome.deleted,
-    )
-    if groups.count(groups[0]) == len(groups):
-        return {groups[0]: whole}
-    return _divided(outcome, groups, whole)
+    first = groups[0]
+    if groups.count(first) == len(groups):
+        return [(first, figures)]
+    asked = Counter(groups)
+    parts = _parts_of_keys(outcome, groups, asked)
+    call = figures[FIRST_OF_CALL:]
+    return [
+        (
+            group,
+            (
+                *[part.get(group, 0) for part in parts],
+                *(call if group == first else OF_NO_CALL),
+            ),
+        )
+        for group in asked
+    ]
 
 
-def _divided(
-    outcome: Outcome, groups: Sequence[str], whole: KeyCounts
-) -> dict[str, KeyCounts]:
-    divided = {group: KeyCounts() for group in dict.fromkeys(groups)}
-    lost, found = _searchable(outcome.lost), _searchable(outcome.found)
-    unavailable = Counter(compress(groups, map(lost.__contains__, outcome.keys)))
-    answered = Counter(groups)
-    answered.subtract(unavailable)
-    hit = Counter(compress(groups, map(found.__contains__, outcome.keys)))
-    missed = {group: answered[group] - hit[group] for group in divided}
-    _spread("hits", whole.hits, divided, hit)
-    _spread("misses", whole.misses, divided, missed)
-    _spread("unavailable", whole.unavailable, divided, unavailable)
-    for name in ("stored", "deleted", "loaded"):
-        _spread(name, getattr(whole, name), divided, hit, answered)
-    return divided
+def _parts_of_keys(
+    outcome: Outcome, groups: Sequence[str], asked: Counter[str]
+) -> list[Mapping[str, int]]:
+    """Group to number for each of the figures that keys have, in their order."""
+    first = groups[0]
+    lost = _groups_of(outcome.lost, outcome, groups) if outcome.lost else Counter()
+    answered = asked - lost if lost else asked
+    if outcome.hits == len(groups):
+        hit = asked
+    else:
+        hit = _groups_of(outcome.found, outcome, groups) if outcome.found else Counter()
+    missed = answered - hit if outcome.misses else Counter()
+    written = (hit, answered)
+    return [
+        _part(outcome.hits, first, hit),
+        _part(outcome.misses, first, missed),
+        _part(outcome.unavailable, first, lost),
+        _part(outcome.stored, first, *written),
+        _part(outcome.deleted, first, *written),
+        _part(outcome.loaded, first, *written),
+    ]
 
 
-def _spread(
-    name: str,
-    total: int,
-    divided: Mapping[str, KeyCounts],
-    *explanations: Mapping[str, int],
-) -> None:
-    """Give each group its part by the first explanation whose sum is `total`."""
-    for parts in explanations:
-        if sum(parts.values()) == total:
-            for group, part in parts.items():
-                setattr(divided[group], name, part)
-            return
-    setattr(next(iter(divided.values())), name, total)
+def _part(
+    total: int, first: str, *explanations: Mapping[str, int]
+) -> Mapping[str, int]:
+    """What each group has of `total`, by the first explanation whose sum that is."""
+    if not total:
+        return {}
+    for explanation in explanations:
+        if sum(explanation.values()) == total:
+            return explanation
+    return {first: total}
 
 
-def _searchable(keys: Collection[object]) -> Collection[object]:
+def _groups_of(
+    some: Collection[object], outcome: Outcome, groups: Sequence[str]
+) -> Counter[str]:
+    """How many of the outcome's keys that are among `some` each group has."""
     # Membership in a list of 421 keys, asked 421 times, would take a millisecond.
-    return keys if isinstance(keys, Set | Mapping) else frozenset(keys)
+    these = some if isinstance(some, Set | Mapping) else frozenset(some)
+    return Counter(compress(groups, map(these.__contains__, outcome.keys)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import ClassVar
 
-from django_safecache.recording import call_sites
+from django_safecache.recording import sightings
 from django_safecache.recording.fingerprints import Cause
 from django_safecache.recording.recorder import Recorder
 
@@ -53,10 +54,9 @@ class DigestHandler(logging.Handler):
         if getattr(record, _COUNTED, False):
             return
         setattr(record, _COUNTED, True)
-        traceback = record.exc_info[2]
         recorder.occurred(
             cause_of_exception(recorder, exception),
-            lambda: call_sites.of_traceback(traceback),
+            partial(sightings.of_exception, exception, record.exc_info[2]),
         )
 
 

@@ -12,7 +12,8 @@ from django_safecache.recording.fingerprints import Cause, cause_of
 OTHER = "<other>"
 """Stands for what had no room of its own."""
 
-# In a storm the first occurrences say what there is to say; the rest is counted.
+# Of one problem in one bucket. In a storm the first occurrences say what there is to
+# say; the rest is counted, and nothing is looked at: no account, no stack.
 DETAILED_OCCURRENCES = 50
 # One problem on a thousand accounts needs no thousand-and-first to be believed, and
 # must leave room for the facets of other problems.
@@ -91,8 +92,10 @@ class Occurrences:
             place = self._place(tally, alias, server, now)
         tally.count += 1
         place.count += 1
-        place.first_seen = min(place.first_seen, now)
-        place.last_seen = max(place.last_seen, now)
+        if now > place.last_seen:
+            place.last_seen = now
+        elif now < place.first_seen:
+            place.first_seen = now
         return tally
 
     def _place(self, tally: ProblemTally, alias: str, server: str, now: float) -> Place:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 
 from django_safecache.recording.cells import CellTotals
 from django_safecache.recording.fingerprints import Cause
 from django_safecache.recording.occurrences import FacetValue, OccurrenceTotals
+from django_safecache.recording.samples import Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,13 @@ class WriterIdentity:
     host: str
     pid: int
     started: datetime
+
+    @classmethod
+    def of_this_process(cls, started: datetime) -> WriterIdentity:
+        """Another one at every call: process ids are used again."""
+        host, pid = socket.gethostname(), os.getpid()
+        name = f"{host[:40]}:{pid}:{secrets.token_hex(4)}"
+        return cls(name=name, host=host, pid=pid, started=started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,7 @@ class Snapshot:
     causes: tuple[Cause, ...]
     occurrences: tuple[OccurrenceTotals, ...]
     facets: tuple[FacetValue, ...]
-    """Only those that `Recorder.forget` has not yet been told of."""
+    samples: tuple[Sample, ...]
+    """Of facets and samples, those that `Recorder.forget` has not yet been told of."""
     dropped: int
     """Details that found no room since the process started. Counts always do."""

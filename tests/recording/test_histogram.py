@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from django_safecache.recording.histogram import (
     COLUMNS,
     UPPER_BOUNDS,
+    counted,
     percentile,
-    position,
 )
 
 
-class TestPosition:
+class TestCounted:
     @pytest.mark.parametrize(
         ("duration", "column"),
         [
@@ -25,7 +28,15 @@ class TestPosition:
         ],
     )
     def test_a_duration_is_counted_up_to_and_with_its_bound(self, duration, column):
-        assert COLUMNS[position(duration)] == column
+        assert [*compress(COLUMNS, counted([duration]))] == [column]
+
+    @given(st.lists(st.floats(0, 2)))
+    def test_each_duration_is_counted_once_whatever_the_order(self, durations):
+        one_by_one = [
+            sum(column)
+            for column in zip(*map(counted, ([d] for d in durations)), strict=True)
+        ]
+        assert counted(durations) == (one_by_one or [0] * len(COLUMNS))
 
     def test_bounds_ascend_and_columns_are_distinct(self):
         assert list(UPPER_BOUNDS) == sorted(set(UPPER_BOUNDS))
@@ -34,10 +45,7 @@ class TestPosition:
 
 class TestPercentile:
     def counts(self, *durations):
-        counts = [0] * len(COLUMNS)
-        for duration in durations:
-            counts[position(duration)] += 1
-        return counts
+        return counted(durations)
 
     def test_without_durations_there_is_none(self):
         assert percentile(self.counts(), 0.5) is None

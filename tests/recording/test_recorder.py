@@ -15,6 +15,7 @@ from django_safecache.memcached.outcomes import FAILURE_KINDS, Observers
 from django_safecache.recording.cells import COUNTS
 from django_safecache.recording.key_groups import first_match
 from django_safecache.recording.recorder import CONSEQUENCES, Recorder
+from django_safecache.recording.sightings import Sighting
 
 NOON_BUCKET = datetime.fromtimestamp(NOON, timezone.utc)
 KEYS = ["a1", "a2", "b1", "b2", "c1", "ä"]
@@ -365,6 +366,7 @@ class TestProblems:
     def test_facets_say_on_whose_account_where_and_for_which_keys(self):
         recorder = Recorder(
             account=lambda: "acme",
+            release="2026.1",
             key_group=first_match([(re.compile("^a"), "A")]),
             clock=Clock(),
         )
@@ -374,6 +376,7 @@ class TestProblems:
             "account": "acme",
             "call_site": f"{__name__}:{self._here('facets_say')}",
             "key_group": "A",
+            "release": "2026.1",
         }
 
     def _here(self, part):
@@ -382,26 +385,26 @@ class TestProblems:
         code = function.__code__
         return getattr(code, "co_qualname", code.co_name)
 
-    def test_call_sites_are_taken_of_the_first_fifty_occurrences_only(self):
-        recorder, taken = Recorder(clock=Clock()), []
+    def test_after_fifty_occurrences_in_a_bucket_there_is_only_counting(self):
+        clock, asked = Clock(), Counter()
+
+        def account():
+            asked["account"] += 1
+            return str(asked["account"])
+
+        def seen():
+            asked["seen"] += 1
+            return Sighting("here", lambda: "a stack")
+
+        recorder = Recorder(account=account, clock=clock)
         cause = recorder.cause("epipe", "", None, "")
-
-        def call_site():
-            taken.append(1)
-            return "here"
-
         for _ in range(120):
-            recorder.occurred(cause, call_site)
-        assert len(taken) == 50
+            recorder.occurred(cause, seen)
+        assert asked == {"account": 50, "seen": 50}
         assert [totals.count for totals in recorder.snapshot().occurrences] == [120]
-
-    def test_accounts_are_taken_of_every_occurrence(self):
-        accounts = iter(range(120))
-        recorder = Recorder(account=lambda: str(next(accounts)), clock=Clock())
-        for _ in range(120):
-            recorder.observe(make_outcome(failures=(make_failure(),)))
-        facets = Counter(facet.facet for facet in recorder.snapshot().facets)
-        assert facets["account"] == 120
+        clock.now += 300
+        recorder.occurred(cause, seen)
+        assert asked == {"account": 51, "seen": 51}
 
     def test_facets_without_room_are_dropped_and_that_is_counted(self):
         accounts = iter(range(10))
@@ -433,22 +436,6 @@ class TestProblems:
             for totals in snapshot.occurrences
         }
         assert counted == {("one", SERVER): 1, ("<other>", "<other>"): 2}
-
-    def test_the_site_may_group_causes_its_own_way(self):
-        recorder = Recorder(fingerprint=lambda cause: cause.kind, clock=Clock())
-        one = recorder.cause("epipe", "X", None, "one")
-        two = recorder.cause("epipe", "Y", None, "two")
-        assert one.fingerprint == two.fingerprint
-
-    def test_a_grouping_that_fails_or_abstains_leaves_the_rules(self):
-        def broken(cause):
-            raise RuntimeError
-
-        causes = [
-            Recorder(fingerprint=fingerprint).cause("epipe", "X", None, "one")
-            for fingerprint in (None, broken, lambda cause: None)
-        ]
-        assert len(set(causes)) == 1
 
 
 class TestProcesses:
