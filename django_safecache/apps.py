@@ -51,6 +51,7 @@ def _connect(conf: Settings) -> Ingest:
             storage=conf.store_accounts,
             key=_account_key,
         ),
+        release=conf.release,
         fingerprint=conf.fingerprint,
     )
     ingest = Ingest(

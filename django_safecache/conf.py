@@ -30,6 +30,7 @@ DEFAULTS: Mapping[str, Any] = {
     "ACCOUNT": None,
     "STORE_ACCOUNTS": "hmac",
     "FINGERPRINT": None,
+    "RELEASE": "",
     "DIGEST": {
         "RECIPIENTS": [],
         "FROM": None,
@@ -75,6 +76,7 @@ class Settings:
     account: Callable[[], object] | None
     store_accounts: AccountStorage
     fingerprint: Callable[..., str | None] | None
+    release: str
     digest: DigestSettings
 
 
@@ -109,6 +111,7 @@ def get_settings() -> Settings:
             AccountStorage, given.one_of("STORE_ACCOUNTS", get_args(AccountStorage))
         ),
         fingerprint=given.callable_or_none("FINGERPRINT"),
+        release=given.text("RELEASE", empty=True),
         digest=DigestSettings(
             recipients=digest.texts("RECIPIENTS"),
             sender=digest.text_or_none("FROM"),

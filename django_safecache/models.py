@@ -24,6 +24,7 @@ KEY_GROUP_LENGTH = 120
 WRITER_LENGTH = 64
 HOST_LENGTH = 255
 FACET_LENGTH = 200
+CALL_SITE_LENGTH = 200
 
 
 class Resolution(models.IntegerChoices):
@@ -117,6 +118,9 @@ class Problem(models.Model):
 
     `kind` is one of `FAILURE_KINDS`, or ``application`` for an exception of the
     site's own. `message` is scrubbed, and still not to be trusted as markup.
+
+    Problems made by older rules (`algorithm`) stay as they are, and are pruned like
+    others when they have not been seen for long: no two are ever made one.
     """
 
     fingerprint = models.CharField(max_length=64)
@@ -133,7 +137,20 @@ class Problem(models.Model):
     first_seen = models.DateTimeField()
     last_seen = models.DateTimeField()
     resolved_at = models.DateTimeField(null=True, blank=True)
-    muted_until = models.DateTimeField(null=True, blank=True)
+    regressed_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text=_("When it first occurred after it was resolved the last time."),
+    )
+    muted_at = models.DateTimeField(null=True, blank=True)
+    muted_until = models.DateTimeField(
+        null=True, blank=True, help_text=_("An occurrence from then on opens it again.")
+    )
+    muted_above = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text=_("More occurrences than this in an hour open it again."),
+    )
 
     class Meta:
         verbose_name = _("problem")
@@ -239,6 +256,7 @@ class ProblemSample(models.Model):
         Problem, on_delete=models.CASCADE, related_name="samples"
     )
     slot = models.PositiveSmallIntegerField()
+    call_site = models.CharField(max_length=CALL_SITE_LENGTH, blank=True)
     taken_at = models.DateTimeField()
     traceback = models.TextField()
 
@@ -249,7 +267,11 @@ class ProblemSample(models.Model):
             # The slot is what bounds the samples of a problem, whoever stores them.
             models.UniqueConstraint(
                 fields=["problem", "slot"], name="safecache_problem_sample_slot"
-            )
+            ),
+            # One for each call site: five alike would say no more.
+            models.UniqueConstraint(
+                fields=["problem", "call_site"], name="safecache_problem_sample_site"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -307,7 +307,7 @@ class TestPrune:
         assert Problem.objects.count() == 1
 
     def test_it_takes_a_batch_at_a_time(self, recorder, monkeypatch):
-        monkeypatch.setattr("django_safecache.storage.PRUNE_BATCH_SIZE", 2)
+        monkeypatch.setattr("django_safecache.storage.totals.PRUNE_BATCH_SIZE", 2)
         for server in "ABCDE":
             recorder.observe(make_outcome(server=server))
         flush(recorder)

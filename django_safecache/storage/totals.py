@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import TypeVar
 
@@ -13,7 +13,6 @@ from django_safecache.conf import RetentionDays
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     ALIAS_LENGTH,
-    FACET_LENGTH,
     HOST_LENGTH,
     KEY_GROUP_LENGTH,
     SERVER_LENGTH,
@@ -22,14 +21,14 @@ from django_safecache.models import (
     Problem,
     ProblemCount,
     ProblemFacet,
-    ProblemState,
     Resolution,
     Writer,
 )
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
-from django_safecache.recording.fingerprints import Cause, shortened
+from django_safecache.recording.fingerprints import shortened
 from django_safecache.recording.snapshots import Snapshot
+from django_safecache.storage import problems
 
 CELL_KEY = ("resolution", "bucket", "alias", "server", "key_group", "writer")
 CELL_TOTALS = (
@@ -63,16 +62,19 @@ def store(
     way, so that half of it does no harm, and no writer waits for another with locks
     in hand. `zone` says which day a facet was seen on.
     """
-    problems = _problems(snapshot, using)
-    _insert_facets(snapshot, problems, using, zone)
+    found = problems.store(snapshot, using=using, zone=zone)
     with transaction.atomic(using=using):
         _upsert(_cells(snapshot), using, key=CELL_KEY, totals=CELL_TOTALS)
-        _upsert(_counts(snapshot, problems), using, key=COUNT_KEY, totals=("count",))
+        _upsert(_counts(snapshot, found), using, key=COUNT_KEY, totals=("count",))
         _upsert(
             [_writer(snapshot, flush_errors=flush_errors, ended=ended)],
             using,
             key=("name",),
             totals=("last_flush", "ended", "dropped", "flush_errors"),
+        )
+    if found:
+        problems.unmute_what_exceeds(
+            found.values(), since=_first_bucket(snapshot), using=using
         )
 
 
@@ -140,10 +142,10 @@ def _cells(snapshot: Snapshot) -> list[CacheDigest]:
     )
 
 
-def _counts(snapshot: Snapshot, problems: dict[str, int]) -> list[ProblemCount]:
+def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
     rows = [
         ProblemCount(
-            problem_id=problems[totals.fingerprint],
+            problem_id=found[totals.fingerprint],
             resolution=Resolution.FIVE_MINUTES,
             bucket=totals.bucket,
             alias=shortened(totals.alias, ALIAS_LENGTH),
@@ -159,6 +161,11 @@ def _counts(snapshot: Snapshot, problems: dict[str, int]) -> list[ProblemCount]:
     )
 
 
+def _first_bucket(snapshot: Snapshot) -> datetime:
+    buckets = [totals.bucket for totals in snapshot.occurrences]
+    return min(buckets, default=snapshot.taken)
+
+
 def _writer(snapshot: Snapshot, *, flush_errors: int, ended: bool) -> Writer:
     return Writer(
         name=shortened(snapshot.writer.name, WRITER_LENGTH),
@@ -169,97 +176,6 @@ def _writer(snapshot: Snapshot, *, flush_errors: int, ended: bool) -> Writer:
         ended=snapshot.taken if ended else None,
         dropped=snapshot.dropped,
         flush_errors=flush_errors,
-    )
-
-
-def _problems(snapshot: Snapshot, using: str) -> dict[str, int]:
-    """Fingerprint to id of the snapshot's problems, created or brought up to date."""
-    seen: dict[str, tuple[datetime, datetime]] = {}
-    for totals in snapshot.occurrences:
-        first, last = seen.get(
-            totals.fingerprint, (totals.first_seen, totals.last_seen)
-        )
-        seen[totals.fingerprint] = (
-            min(first, totals.first_seen),
-            max(last, totals.last_seen),
-        )
-    known = _known_problems(seen, using)
-    new = [
-        _problem(cause, *seen[cause.fingerprint])
-        for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
-        if cause.fingerprint not in known and cause.fingerprint in seen
-    ]
-    if new:
-        Problem.objects.using(using).bulk_create(
-            new, batch_size=BATCH_SIZE, ignore_conflicts=True
-        )
-        known = _known_problems(seen, using)
-    for fingerprint, problem in known.items():
-        _see_again(problem, *seen[fingerprint], using)
-    return {fingerprint: problem.pk for fingerprint, problem in known.items()}
-
-
-def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
-    wanted = sorted(fingerprints)
-    return {
-        problem.fingerprint: problem
-        for start in range(0, len(wanted), BATCH_SIZE)
-        for problem in Problem.objects.using(using).filter(
-            fingerprint__in=wanted[start : start + BATCH_SIZE]
-        )
-    }
-
-
-def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
-    return Problem(
-        fingerprint=cause.fingerprint,
-        algorithm=cause.algorithm,
-        kind=cause.kind,
-        exception=cause.exception,
-        errno=cause.errno,
-        message=cause.message,
-        first_seen=first,
-        last_seen=last,
-    )
-
-
-def _see_again(problem: Problem, first: datetime, last: datetime, using: str) -> None:
-    """Move what is known of `problem`: the first time only down, the last only up.
-
-    A problem that occurs after it was resolved has regressed. Each update repeats its
-    condition, because other writers do the same at the same time.
-    """
-    row = Problem.objects.using(using).filter(pk=problem.pk)
-    if problem.state == ProblemState.RESOLVED:
-        after = Q(resolved_at__lt=last) | Q(resolved_at=None, last_seen__lt=last)
-        row.filter(after, state=ProblemState.RESOLVED).update(
-            state=ProblemState.REGRESSED
-        )
-    if problem.last_seen < last:
-        row.filter(last_seen__lt=last).update(last_seen=last)
-    if problem.first_seen > first:
-        row.filter(first_seen__gt=first).update(first_seen=first)
-
-
-def _insert_facets(
-    snapshot: Snapshot, problems: dict[str, int], using: str, zone: tzinfo
-) -> None:
-    values = {
-        (
-            problems[facet.fingerprint],
-            facet.facet,
-            facet.bucket.astimezone(zone).date(),
-            shortened(facet.value, FACET_LENGTH),
-        )
-        for facet in snapshot.facets
-    }
-    ProblemFacet.objects.using(using).bulk_create(
-        [
-            ProblemFacet(problem_id=problem, facet=facet, day=day, value=value)
-            for problem, facet, day, value in sorted(values)
-        ],
-        batch_size=BATCH_SIZE,
-        ignore_conflicts=True,
     )
 
 

@@ -1,0 +1,7 @@
+"""Writes a recorder's totals into the tables, and deletes what is past retention."""
+
+from __future__ import annotations
+
+from django_safecache.storage.totals import prune, store
+
+__all__ = ["prune", "store"]

@@ -1,0 +1,207 @@
+"""Writes what a recorder holds of problems: found, seen again, where, and how.
+
+What writers share is written here, each statement on its own: it only ever moves one
+way, so that half of it does no harm, and no writer waits for another with locks in
+hand.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, tzinfo
+
+from django.db.models import Sum
+
+from django_safecache.models import (
+    CALL_SITE_LENGTH,
+    FACET_LENGTH,
+    Problem,
+    ProblemCount,
+    ProblemFacet,
+    ProblemSample,
+    ProblemState,
+    Resolution,
+)
+from django_safecache.recording.fingerprints import Cause, shortened
+from django_safecache.recording.samples import MAX_SAMPLES, Sample
+from django_safecache.recording.snapshots import Snapshot
+
+BATCH_SIZE = 200
+HOUR = timedelta(hours=1)
+
+_NOT_MUTED = {"muted_at": None, "muted_until": None, "muted_above": None}
+
+
+def store(snapshot: Snapshot, *, using: str, zone: tzinfo) -> dict[str, int]:
+    """Write the problems of `snapshot`, their facets and samples, not their counts.
+
+    Fingerprint to id of those that occurred. `zone` says which day a facet was seen on.
+    """
+    known = _store_problems(snapshot, using)
+    found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
+    _store_facets(snapshot, found, using, zone)
+    _store_samples(snapshot.samples, using)
+    return found
+
+
+def unmute_what_exceeds(
+    problems: Iterable[int] | None = None, *, since: datetime, using: str
+) -> int:
+    """Open again what occurred more often in an hour than it is muted for.
+
+    Looks at the hours of the clock (UTC) from that of `since` on, over all writers,
+    without what is from before a problem was muted; at all problems, or those with the
+    ids `problems`. Returns how many were opened.
+    """
+    muted = Problem.objects.using(using).filter(
+        state=ProblemState.MUTED, muted_above__isnull=False
+    )
+    if problems is not None:
+        muted = muted.filter(pk__in=list(problems))
+    return sum(_unmute(problem, since, using) for problem in muted.order_by("pk"))
+
+
+def _unmute(problem: Problem, since: datetime, using: str) -> int:
+    hour = since.replace(minute=0, second=0, microsecond=0)
+    counts = ProblemCount.objects.using(using).filter(
+        problem=problem,
+        resolution=Resolution.FIVE_MINUTES,
+        bucket__gte=max(hour, problem.muted_at or hour),
+    )
+    by_hour: defaultdict[datetime, int] = defaultdict(int)
+    buckets = counts.values_list("bucket").annotate(Sum("count")).order_by()
+    for bucket, count in buckets:
+        by_hour[bucket.replace(minute=0)] += count
+    if max(by_hour.values(), default=0) <= (problem.muted_above or 0):
+        return 0
+    # As it was when it was looked at: it may have been muted anew in between.
+    row = Problem.objects.using(using).filter(
+        pk=problem.pk, state=ProblemState.MUTED, muted_above=problem.muted_above
+    )
+    return row.filter(muted_at=problem.muted_at).update(
+        state=ProblemState.OPEN, **_NOT_MUTED
+    )
+
+
+def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
+    """Fingerprint to problem as it was before, created or brought up to date."""
+    seen: defaultdict[str, list[datetime]] = defaultdict(list)
+    for totals in snapshot.occurrences:
+        seen[totals.fingerprint] += [totals.first_seen, totals.last_seen]
+    known = _known_problems(seen, using)
+    new = [
+        _problem(cause, min(seen[cause.fingerprint]), max(seen[cause.fingerprint]))
+        for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
+        if cause.fingerprint not in known and cause.fingerprint in seen
+    ]
+    if new:
+        Problem.objects.using(using).bulk_create(
+            new, batch_size=BATCH_SIZE, ignore_conflicts=True
+        )
+        known = _known_problems(seen, using)
+    for fingerprint, problem in known.items():
+        _see_again(problem, seen[fingerprint], using)
+    return known
+
+
+def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
+    wanted = sorted(fingerprints)
+    return {
+        problem.fingerprint: problem
+        for start in range(0, len(wanted), BATCH_SIZE)
+        for problem in Problem.objects.using(using).filter(
+            fingerprint__in=wanted[start : start + BATCH_SIZE]
+        )
+    }
+
+
+def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
+    return Problem(
+        fingerprint=cause.fingerprint,
+        algorithm=cause.algorithm,
+        kind=cause.kind,
+        exception=cause.exception,
+        errno=cause.errno,
+        message=cause.message,
+        first_seen=first,
+        last_seen=last,
+    )
+
+
+def _see_again(problem: Problem, seen: Iterable[datetime], using: str) -> None:
+    """Move what is known of `problem`: the first time only down, the last only up.
+
+    Each update repeats its condition, because other writers do the same at the same
+    time.
+    """
+    first, last = min(seen), max(seen)
+    row = Problem.objects.using(using).filter(pk=problem.pk)
+    if problem.state == ProblemState.RESOLVED:
+        # By when it occurred, not by when that is stored.
+        resolved_at = problem.resolved_at or problem.last_seen
+        later = [moment for moment in seen if moment > resolved_at]
+        if later:
+            row.filter(
+                state=ProblemState.RESOLVED, resolved_at=problem.resolved_at
+            ).update(state=ProblemState.REGRESSED, regressed_at=min(later))
+    elif problem.state == ProblemState.MUTED:
+        row.filter(state=ProblemState.MUTED, muted_until__lte=last).update(
+            state=ProblemState.OPEN, **_NOT_MUTED
+        )
+    if problem.last_seen < last:
+        row.filter(last_seen__lt=last).update(last_seen=last)
+    if problem.first_seen > first:
+        row.filter(first_seen__gt=first).update(first_seen=first)
+
+
+def _store_facets(
+    snapshot: Snapshot, found: Mapping[str, int], using: str, zone: tzinfo
+) -> None:
+    values = {
+        (
+            found[facet.fingerprint],
+            facet.facet,
+            facet.bucket.astimezone(zone).date(),
+            shortened(facet.value, FACET_LENGTH),
+        )
+        for facet in snapshot.facets
+    }
+    ProblemFacet.objects.using(using).bulk_create(
+        [
+            ProblemFacet(problem_id=problem, facet=facet, day=day, value=value)
+            for problem, facet, day, value in sorted(values)
+        ],
+        batch_size=BATCH_SIZE,
+        ignore_conflicts=True,
+    )
+
+
+def _store_samples(samples: Iterable[Sample], using: str) -> None:
+    """Put `samples` in free slots. One of a call site that has one finds no room."""
+    of_problem: defaultdict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        of_problem[sample.fingerprint].append(sample)
+    for fingerprint, problem in sorted(_known_problems(of_problem, using).items()):
+        rows = ProblemSample.objects.using(using).filter(problem=problem)
+        taken = dict(rows.values_list("call_site", "slot"))
+        free = sorted(set(range(MAX_SAMPLES)) - set(taken.values()))
+        new = {
+            site: sample
+            for sample in of_problem[fingerprint]
+            if (site := shortened(sample.call_site, CALL_SITE_LENGTH)) not in taken
+        }
+        # Another writer may be first to a slot; there are others then that say as much.
+        ProblemSample.objects.using(using).bulk_create(
+            [
+                ProblemSample(
+                    problem=problem,
+                    slot=slot,
+                    call_site=site,
+                    taken_at=sample.taken,
+                    traceback=sample.text,
+                )
+                for slot, (site, sample) in zip(free, new.items(), strict=False)
+            ],
+            ignore_conflicts=True,
+        )

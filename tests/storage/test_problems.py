@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from observed import NOON, Clock, make_failure, make_outcome
+
+from django_safecache.models import (
+    Problem,
+    ProblemFacet,
+    ProblemSample,
+    ProblemState,
+)
+from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.sightings import Sighting
+from django_safecache.storage import problems, store
+
+pytestmark = pytest.mark.django_db
+
+UTC = timezone.utc
+AT_NOON = datetime.fromtimestamp(NOON, UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+
+class Process:
+    """A process that fails when it is told to, and stores that at once."""
+
+    def __init__(self, **options):
+        self.clock = Clock()
+        self.recorder = Recorder(clock=self.clock, **options)
+
+    def fail(self, after=timedelta(), times=1, *, flush=True):
+        self.clock.now = NOON + after.total_seconds()
+        for _ in range(times):
+            self.recorder.observe(make_outcome(failures=(make_failure(),)))
+        if flush:
+            self.flush()
+
+    def see(self, site, text="a stack"):
+        cause = self.recorder.cause("epipe", "", None, "x")
+        self.recorder.occurred(cause, lambda: Sighting(site, lambda: text))
+
+    def flush(self, *, forget=True):
+        snapshot = self.recorder.snapshot()
+        store(snapshot, using="default", zone=UTC)
+        if forget:
+            self.recorder.forget(snapshot)
+
+
+@pytest.fixture
+def process():
+    return Process()
+
+
+def become(state, **fields):
+    Problem.objects.update(state=state, **fields)
+
+
+def now_is():
+    problem = Problem.objects.get()
+    return problem.state
+
+
+class TestRegressing:
+    def test_an_occurrence_after_it_was_resolved_is_a_regression_from_then_on(
+        self, process
+    ):
+        process.fail()
+        become("resolved", resolved_at=AT_NOON + MINUTE)
+        process.flush()
+        assert now_is() == ProblemState.RESOLVED
+        process.fail(2 * MINUTE, flush=False)
+        process.fail(3 * MINUTE)
+        problem = Problem.objects.get()
+        assert problem.state == ProblemState.REGRESSED
+        assert problem.regressed_at == AT_NOON + 3 * MINUTE
+        process.fail(HOUR)
+        assert Problem.objects.get().regressed_at == problem.regressed_at
+
+    def test_what_is_stored_late_but_occurred_before_is_none(self):
+        late, early = Process(), Process()
+        late.fail(flush=False)
+        early.fail(-MINUTE)
+        become("resolved", resolved_at=AT_NOON + MINUTE)
+        late.flush()
+        assert now_is() == ProblemState.RESOLVED
+
+    def test_resolved_and_regressed_again_it_tells_of_the_last_time(self, process):
+        process.fail()
+        become("resolved", resolved_at=AT_NOON + MINUTE)
+        process.fail(10 * MINUTE)
+        become("resolved", resolved_at=AT_NOON + HOUR)
+        process.fail(2 * HOUR)
+        problem = Problem.objects.get()
+        assert problem.state == ProblemState.REGRESSED
+        assert problem.regressed_at == AT_NOON + 2 * HOUR
+
+
+class TestMutedUntilADate:
+    def test_before_the_date_it_stays_muted(self, process):
+        process.fail()
+        become("muted", muted_until=AT_NOON + HOUR)
+        process.fail(59 * MINUTE)
+        assert now_is() == ProblemState.MUTED
+
+    def test_an_occurrence_on_or_after_the_date_opens_it(self, process):
+        process.fail()
+        become("muted", muted_until=AT_NOON + HOUR, muted_above=5)
+        process.fail(HOUR)
+        problem = Problem.objects.get()
+        assert problem.state == ProblemState.OPEN
+        assert (problem.muted_until, problem.muted_above) == (None, None)
+
+    def test_one_that_occurred_before_the_date_and_is_stored_after_it_does_not(
+        self, process
+    ):
+        process.fail(flush=False)
+        process.fail(59 * MINUTE, flush=False)
+        process.clock.now = NOON + 2 * HOUR.total_seconds()
+        process.flush()
+        become("muted", muted_until=AT_NOON + HOUR)
+        process.flush()
+        assert now_is() == ProblemState.MUTED
+
+    def test_muted_for_good_it_stays_muted(self, process):
+        process.fail()
+        become("muted")
+        process.fail(HOUR, times=1000)
+        assert now_is() == ProblemState.MUTED
+
+
+class TestMutedUntilMoreThanSoManyAnHour:
+    @pytest.fixture(autouse=True)
+    def _muted(self, process):
+        process.fail()
+        become("muted", muted_at=AT_NOON + MINUTE, muted_above=10)
+
+    def test_so_many_are_not_more(self, process):
+        process.fail(HOUR, times=5)
+        process.fail(HOUR + 50 * MINUTE, times=5)
+        process.fail(2 * HOUR, times=10)
+        assert now_is() == ProblemState.MUTED
+
+    def test_one_more_in_an_hour_opens_it(self, process):
+        process.fail(HOUR, times=5)
+        process.fail(HOUR + 50 * MINUTE, times=6)
+        problem = Problem.objects.get()
+        assert problem.state == ProblemState.OPEN
+        assert (problem.muted_at, problem.muted_above) == (None, None)
+
+    def test_all_processes_are_counted_together(self):
+        for _ in range(2):
+            Process().fail(HOUR, times=5)
+        assert now_is() == ProblemState.MUTED
+        Process().fail(HOUR, times=1)
+        assert now_is() == ProblemState.OPEN
+
+    def test_what_occurred_before_it_was_muted_does_not_count(self, process):
+        become("muted", muted_at=AT_NOON + HOUR + 5 * MINUTE, muted_above=10)
+        process.fail(HOUR, times=100)
+        process.fail(HOUR + 5 * MINUTE, times=10)
+        assert now_is() == ProblemState.MUTED
+        process.fail(HOUR + 10 * MINUTE)
+        assert now_is() == ProblemState.OPEN
+
+    def test_zero_is_a_number_too(self, process):
+        become("muted", muted_at=AT_NOON + 5 * MINUTE, muted_above=0)
+        process.flush()
+        assert now_is() == ProblemState.MUTED
+        process.fail(HOUR)
+        assert now_is() == ProblemState.OPEN
+
+    def test_whoever_reads_can_have_all_of_them_looked_at(self, process):
+        """Two writers that store at the same moment do not see each other's counts."""
+        process.fail(HOUR, times=11)
+        become("muted", muted_at=AT_NOON + 5 * MINUTE, muted_above=10)
+        assert problems.unmute_what_exceeds(since=AT_NOON, using="default") == 1
+        assert problems.unmute_what_exceeds(since=AT_NOON, using="default") == 0
+        assert now_is() == ProblemState.OPEN
+
+
+class TestFacets:
+    def test_the_release_is_one(self):
+        Process(release="2026.1").fail()
+        Process(release="2026.2").fail()
+        releases = ProblemFacet.objects.filter(facet="release").order_by("value")
+        assert [facet.value for facet in releases] == ["2026.1", "2026.2"]
+
+    def test_without_a_release_there_is_none(self, process):
+        process.fail()
+        assert not ProblemFacet.objects.filter(facet="release").exists()
+
+
+class TestSamples:
+    def sites(self):
+        rows = ProblemSample.objects.order_by("slot")
+        return list(rows.values_list("slot", "call_site"))
+
+    def test_one_of_each_of_five_call_sites_is_kept_whoever_took_it(self):
+        for sites in ("ab", "bc", "cdefg", "h"):
+            process = Process()
+            for site in sites:
+                process.see(site)
+            process.flush()
+        assert self.sites() == [(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")]
+
+    def test_the_text_and_the_time_are_kept(self, process):
+        process.see("a", "a stack\nof two lines")
+        process.flush()
+        sample = ProblemSample.objects.get()
+        assert sample.traceback == "a stack\nof two lines"
+        assert sample.taken_at == AT_NOON
+
+    def test_storing_again_changes_nothing(self, process):
+        process.see("a")
+        process.flush(forget=False)
+        process.flush()
+        assert self.sites() == [(0, "a")]
+
+    def test_call_sites_too_long_for_the_column_stay_apart(self, process):
+        for end in "ab":
+            process.see("x" * 300 + end)
+        process.flush()
+        assert ProblemSample.objects.count() == 2
+
+    def test_a_real_failure_leaves_the_stack_of_its_call(self, process):
+        process.fail()
+        assert "in Process.fail" in ProblemSample.objects.get().traceback or (
+            "in fail" in ProblemSample.objects.get().traceback
+        )
+
+
+class TestAlgorithms:
+    def test_a_problem_of_older_rules_stays_beside_the_new_one(self, process):
+        process.fail()
+        Problem.objects.update(fingerprint="of version 0", algorithm=0)
+        process.fail(MINUTE)
+        found = Problem.objects.order_by("algorithm")
+        assert list(found.values_list("algorithm", flat=True)) == [0, 1]
