@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -27,6 +27,8 @@ from django_safecache.models import (
     Problem,
     ProblemState,
 )
+from django_safecache.muting import MutingForm, ProblemActionForm, not_muted
+from django_safecache.muting import described as muting_told
 
 FACETS_SHOWN = 50
 STYLES = {"all": ["django_safecache/admin.css"]}
@@ -101,8 +103,9 @@ class ProblemAdmin(StoredAdmin[Problem]):
     class Media:
         css = STYLES
 
-    list_display = ["kind", "exception", "message", "state", "last_seen"]
+    list_display = ["kind", "exception", "message", "state", "muted", "last_seen"]
     list_filter = ["state", "kind"]
+    action_form = ProblemActionForm
     search_fields = ["exception", "message"]
     ordering = ["-last_seen"]
     fields = [
@@ -111,14 +114,27 @@ class ProblemAdmin(StoredAdmin[Problem]):
         "errno",
         "message",
         "state",
+        "muted",
         "first_seen",
         "last_seen",
+        "resolved_at",
+        "regressed_at",
         "accounts",
         "call_sites",
+        "key_groups",
+        "releases",
         "samples",
         "fingerprint",
+        "algorithm",
     ]
-    readonly_fields = ["accounts", "call_sites", "samples"]
+    readonly_fields = [
+        "muted",
+        "accounts",
+        "call_sites",
+        "key_groups",
+        "releases",
+        "samples",
+    ]
     actions = ["resolve", "mute", "reopen"]
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
@@ -127,15 +143,22 @@ class ProblemAdmin(StoredAdmin[Problem]):
 
     @admin.action(permissions=["resolve"], description=_("Resolve: it is mended"))
     def resolve(self, request: HttpRequest, queryset: QuerySet[Problem]) -> None:
-        self._set(request, queryset, ProblemState.RESOLVED, resolved_at=timezone.now())
+        values = {"resolved_at": timezone.now(), **not_muted()}
+        self._set(request, queryset, ProblemState.RESOLVED, **values)
 
     @admin.action(permissions=["resolve"], description=_("Mute: do not mail it"))
     def mute(self, request: HttpRequest, queryset: QuerySet[Problem]) -> None:
-        self._set(request, queryset, ProblemState.MUTED, muted_until=None)
+        form = MutingForm(request.POST)
+        if form.is_valid():
+            self._set(request, queryset, ProblemState.MUTED, **form.values())
+            return
+        for errors in form.errors.values():
+            self.message_user(request, " ".join(map(str, errors)), messages.ERROR)
 
     @admin.action(permissions=["resolve"], description=_("Reopen"))
     def reopen(self, request: HttpRequest, queryset: QuerySet[Problem]) -> None:
-        self._set(request, queryset, ProblemState.OPEN, resolved_at=None)
+        values = {"resolved_at": None, **not_muted()}
+        self._set(request, queryset, ProblemState.OPEN, **values)
 
     def _set(
         self,
@@ -156,17 +179,33 @@ class ProblemAdmin(StoredAdmin[Problem]):
         accounts = problem.facets.filter(facet=Facet.ACCOUNT)
         return accounts.values("value").distinct().count()
 
+    @admin.display(description=_("muted"))
+    def muted(self, problem: Problem) -> str:
+        if problem.state != ProblemState.MUTED:
+            return ""
+        return muting_told(problem) or str(_("for good"))
+
     @admin.display(description=_("call sites"))
     def call_sites(self, problem: Problem) -> SafeString:
-        sites = problem.facets.filter(facet=Facet.CALL_SITE).order_by("value")
-        values = sites.values_list("value").distinct()[:FACETS_SHOWN]
-        return format_html_join("", "<div>{}</div>", values) or SafeString("-")
+        return _facet(problem, Facet.CALL_SITE)
+
+    @admin.display(description=_("key groups"))
+    def key_groups(self, problem: Problem) -> SafeString:
+        return _facet(problem, Facet.KEY_GROUP)
+
+    @admin.display(description=_("releases"))
+    def releases(self, problem: Problem) -> SafeString:
+        return _facet(problem, Facet.RELEASE)
 
     @admin.display(description=_("samples"))
     def samples(self, problem: Problem) -> SafeString:
-        samples = problem.samples.order_by("slot").values_list("traceback")
-        return (
-            format_html_join("", '<pre class="safecache-text">{}</pre>', samples)
+        return format_html_join(
+            "",
+            '<div>{}</div><pre class="safecache-text">{}</pre>',
+            (
+                (_moment(sample.taken_at), sample.traceback)
+                for sample in problem.samples.order_by("slot")
+            ),
         ) or SafeString("-")
 
 
@@ -244,7 +283,15 @@ class DigestMailAdmin(StoredAdmin[DigestMail]):
         )
 
 
+def _facet(problem: Problem, facet: Facet) -> SafeString:
+    rows = problem.facets.filter(facet=facet).order_by("value")
+    values = rows.values_list("value").distinct()[:FACETS_SHOWN]
+    return format_html_join("", "<div>{}</div>", values) or SafeString("-")
+
+
 def _sent(moment: datetime | None, error: str) -> str:
-    if moment:
-        return date_format(timezone.localtime(moment), "DATETIME_FORMAT")
-    return error or str(_("being sent"))
+    return _moment(moment) if moment else error or str(_("being sent"))
+
+
+def _moment(moment: datetime) -> str:
+    return date_format(timezone.localtime(moment), "DATETIME_FORMAT")

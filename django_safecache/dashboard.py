@@ -124,7 +124,7 @@ def context(selection: Selection) -> dict[str, object]:
         "steps": [_step(point) for point in reversed(points)],
         "lines": _lines(points),
         "problems": [
-            {"row": row, "count": count(row.count)}
+            {"row": row, "count": count(row.count), "status": row.status.label}
             for row in reports.problems(selection.period)
         ],
         "writers": reports.writers(),

@@ -213,7 +213,8 @@ class TestOtherTables:
             message=HOSTILE,
             errno=32,
             count=1234,
-            state="regressed",
+            first_seen=now - timedelta(days=40),
+            regressed_at=now,
             accounts=["a", "b"],
             call_sites=["campfire.views.room"],
         )
@@ -305,6 +306,58 @@ class TestProblems:
         other.refresh_from_db()
         assert (one.state, other.state) == (state, "regressed")
         assert (one.resolved_at is not None) == (state == "resolved")
+
+    def mute(self, problem, **fields):
+        client = visitor("view_problem", "change_problem")
+        data = {"action": "mute", "_selected_action": [problem.pk], **fields}
+        response = client.post(reverse(self.LIST), data, follow=True)
+        problem.refresh_from_db()
+        return response.content.decode()
+
+    def test_they_can_be_muted_until_a_day_or_up_to_a_number_an_hour(self, now):
+        problem = occurred(now)
+        day = (now + timedelta(days=10)).date()
+        html = self.mute(problem, muted_until=day.isoformat(), muted_above="100")
+        assert problem.state == "muted"
+        assert problem.muted_until == at(day.year, day.month, day.day)
+        assert problem.muted_above == 100
+        assert problem.muted_at > now
+        assert f"until {day}, until more than 100 an hour" in html
+
+    def test_a_day_begins_in_the_time_zone_of_the_digest(self, now, settings):
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": "Pacific/Auckland"}}
+        problem = occurred(now)
+        self.mute(problem, muted_until="2099-06-15")
+        assert problem.muted_until == at(2099, 6, 14, 12)
+
+    def test_with_neither_they_are_muted_for_good(self, now):
+        problem = occurred(now)
+        assert "for good" in self.mute(problem)
+        assert (problem.muted_until, problem.muted_above) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"muted_until": "tomorrow"}, "Enter a valid date."),
+            ({"muted_until": "2020-01-01"}, "2020-01-01 is not to come."),
+            ({"muted_above": "-1"}, "greater than or equal to 0"),
+            ({"muted_above": "9" * 30}, "less than or equal to"),
+            ({"muted_above": "many"}, "Enter a whole number."),
+        ],
+    )
+    def test_what_makes_no_sense_is_said_and_changes_nothing(self, now, fields, said):
+        problem = occurred(now)
+        assert said in self.mute(problem, **fields)
+        assert problem.state == "open"
+
+    @pytest.mark.parametrize("action", ["resolve", "reopen"])
+    def test_one_that_is_resolved_or_open_is_muted_no_more(self, now, action):
+        problem = occurred(now)
+        self.mute(problem, muted_above="5")
+        User.objects.all().delete()
+        self.run(visitor("view_problem", "change_problem"), action, problem)
+        problem.refresh_from_db()
+        assert (problem.muted_at, problem.muted_above) == (None, None)
 
     def test_not_by_those_who_may_only_look(self, client, now):
         problem = occurred(now)

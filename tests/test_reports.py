@@ -269,8 +269,56 @@ class TestProblems:
         for kind in FAILURE_KINDS:
             site.fail(kind)
         site.flush()
-        with django_assert_num_queries(4):
+        with django_assert_num_queries(5):
             reports.problems(AFTERNOON)
+
+    @pytest.mark.parametrize(
+        ("before", "count", "expected"),
+        [
+            ({}, 10, "new"),
+            ({1: 3}, 9, "ongoing"),  # too few to say
+            ({1: 3}, 10, "escalating"),
+            ({1: 4}, 12, "ongoing"),  # just three times the mean of a single day
+            ({14: 140}, 30, "ongoing"),  # 10 a day
+            ({14: 140}, 31, "escalating"),
+            ({14: 0, 15: 1000}, 10, "escalating"),  # too long ago
+        ],
+    )
+    def test_much_more_than_usual_is_escalating(self, site, before, count, expected):
+        for days, times in {days: before[days] for days in sorted(before)}.items():
+            for _ in range(times):
+                site.fail(after=-days * 86400)
+            site.flush()
+        site = Site()
+        for _ in range(count):
+            site.fail(after=60)
+        site.flush()
+        (row,) = reports.problems(Period(AT_NOON, AT_NOON + 24 * HOUR))
+        assert (row.status, row.count) == (expected, count)
+
+    def test_what_is_usual_is_told_for_as_long_as_the_period(self, site):
+        for days in (3, 1):
+            for _ in range(24 * days):
+                site.fail(after=-days * 86400)
+        site.fail(after=60)
+        site.flush()
+        (row,) = reports.problems(Period(AT_NOON, AT_NOON + HOUR))
+        assert row.history == (*[None] * 11, 72, 0, 24)
+        assert row.usual == pytest.approx((72 + 24) / 3 / 24)
+
+    def test_a_regression_is_told_for_the_period_in_which_it_was_one(self, site):
+        site.fail(after=-86400)
+        site.flush()
+        Problem.objects.update(state=ProblemState.RESOLVED, resolved_at=AT_NOON - HOUR)
+        for after in (60, 86400 + 60):
+            site.fail(after=after)
+            site.flush()
+        days = [
+            Period(AT_NOON + days * 24 * HOUR, AT_NOON + (days + 1) * 24 * HOUR)
+            for days in (-1, 0, 1)
+        ]
+        told = [row.status for day in days for row in reports.problems(day)]
+        assert told == ["new", "regressed", "ongoing"]
 
     @pytest.mark.django_db
     def test_no_problem_is_no_row(self):

@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 from django_safecache import reports
 from django_safecache.conf import get_settings
 from django_safecache.digest.wording import clean
-from django_safecache.models import ProblemState
 from django_safecache.reports import (
     Period,
     ProblemCountRow,
+    ProblemStatus,
     SeriesPoint,
     ServerTotals,
     Totals,
@@ -46,6 +46,7 @@ class Digest:
     hours: tuple[SeriesPoint, ...]
     new: tuple[ProblemCountRow, ...]
     regressed: tuple[ProblemCountRow, ...]
+    escalating: tuple[ProblemCountRow, ...]
     ongoing: tuple[ProblemCountRow, ...]
     muted: int
     reported_before: bool
@@ -66,7 +67,7 @@ class Digest:
 
     @property
     def problems(self) -> Iterable[ProblemCountRow]:
-        return chain(self.new, self.regressed, self.ongoing)
+        return chain(self.new, self.regressed, self.escalating, self.ongoing)
 
     @property
     def exceptions(self) -> int:
@@ -89,26 +90,22 @@ def compose(day: date) -> Digest:
         loaders=reports.totals(period, server=""),
         servers=_servers(period),
         hours=tuple(reports.series(period, step=HOUR)),
-        new=tuple(problems["new"]),
-        regressed=tuple(problems["regressed"]),
-        ongoing=tuple(problems["ongoing"]),
-        muted=len(problems["muted"]),
+        new=tuple(problems[ProblemStatus.NEW]),
+        regressed=tuple(problems[ProblemStatus.REGRESSED]),
+        escalating=tuple(problems[ProblemStatus.ESCALATING]),
+        ongoing=tuple(problems[ProblemStatus.ONGOING]),
+        muted=len(problems[ProblemStatus.MUTED]),
         reported_before=reports.reported_before(period.end),
     )
 
 
-def _problems(period: Period) -> defaultdict[str, list[ProblemCountRow]]:
-    """What occurred, by how it is told: new, regressed, ongoing, or muted."""
-    told: defaultdict[str, list[ProblemCountRow]] = defaultdict(list)
+def _problems(
+    period: Period,
+) -> defaultdict[ProblemStatus, list[ProblemCountRow]]:
+    """What occurred, by how it is told."""
+    told: defaultdict[ProblemStatus, list[ProblemCountRow]] = defaultdict(list)
     for row in reports.problems(period, limit=PROBLEMS_COUNTED):
-        if row.state == ProblemState.MUTED:
-            told["muted"].append(row)
-        elif row.first_seen >= period.start:
-            told["new"].append(_printable(row))
-        elif row.state == ProblemState.REGRESSED:
-            told["regressed"].append(_printable(row))
-        else:
-            told["ongoing"].append(_printable(row))
+        told[row.status].append(_printable(row))
     return told
 
 

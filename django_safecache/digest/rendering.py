@@ -67,6 +67,8 @@ def summary(digest: Digest) -> str:
         parts.append(f"{len(digest.new)} new")
     if digest.regressed:
         parts.append(f"{len(digest.regressed)} regressed")
+    if digest.escalating:
+        parts.append(f"{len(digest.escalating)} escalating")
     if digest.totals and digest.totals.errors:
         failing = sum(bool(entry.totals.errors) for entry in digest.servers)
         on = f" on {plural(failing, 'server')}" if failing else ""
@@ -103,6 +105,7 @@ def _sections(digest: Digest, shown: int) -> list[dict[str, object]]:
     for title, rows in (
         ("New", digest.new),
         ("Regressed", digest.regressed),
+        ("Escalating", digest.escalating),
         ("Ongoing", digest.ongoing),
     ):
         told = [_told(row, digest.zone) for row in rows[:shown]]
@@ -119,12 +122,20 @@ def _told(row: ProblemCountRow, zone: ZoneInfo) -> dict[str, object]:
         "message": row.message,
         "resolved": row.state == ProblemState.RESOLVED,
         "count": count(row.count),
+        "trend": _trend(row),
         "first_seen": _moment(row.first_seen, zone),
         "last_seen": _moment(row.last_seen, zone),
         "accounts": plural(row.accounts, "account") if row.accounts else "",
         "servers": _some(row.servers),
         "call_sites": _some(row.call_sites),
     }
+
+
+def _trend(row: ProblemCountRow) -> str:
+    """The days before and this one as blocks, and the mean of those before in words."""
+    if row.usual is None:
+        return ""
+    return f"{sparkline([*row.history, row.count])} usually {row.usual:,.1f} a day"
 
 
 def _some(places: tuple[str, ...]) -> str:

@@ -1,12 +1,21 @@
-"""Problems: how often they occurred, where and on how many accounts."""
+"""Problems: how often they occurred, where, on how many accounts, and what that means.
+
+A problem that is older than the period is escalating if it occurred more than
+`ESCALATING_FACTOR` times as often as usual, which is the mean of up to 14 days before:
+two weeks, so that a weekend is in them as often as it is in the year. Three times,
+because the counts of one and the same fault vary twofold from day to day with the
+traffic. And at least `ESCALATING_COUNT` times, because three instead of one is chance.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
 
-from django.db.models import Sum
+from django.db.models import Q, QuerySet, Sum
 
 from django_safecache.conf import get_settings
 from django_safecache.models import (
@@ -14,11 +23,16 @@ from django_safecache.models import (
     Problem,
     ProblemCount,
     ProblemFacet,
+    ProblemState,
     Resolution,
 )
-from django_safecache.reports.facts import Period, ProblemCountRow
+from django_safecache.reports.facts import Period, ProblemCountRow, ProblemStatus
 
 CALL_SITES_SHOWN = 10
+HISTORY_DAYS = 14
+ESCALATING_COUNT = 10
+ESCALATING_FACTOR = 3
+DAY = timedelta(days=1)
 
 
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
@@ -41,12 +55,16 @@ def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
         if server:
             servers[problem_id].add(server)
     facets = _facets(period, counted)
+    days = _days_before(period.start)
+    history = _history(days, counted)
     return [
         _problem_row(
             found[problem_id],
             count,
             facets[problem_id],
             tuple(sorted(servers[problem_id])),
+            _since(found[problem_id].first_seen, days, history.get(problem_id, {})),
+            period,
         )
         for problem_id, count in counted.items()
         if problem_id in found
@@ -79,12 +97,77 @@ def _facets(
     return facets
 
 
+def _days_before(moment: datetime) -> list[Period]:
+    """The local days that end at `moment`, or at that time of the day, oldest first."""
+    local = moment.astimezone(get_settings().digest.zone)
+    edges = [
+        (local - days * DAY).astimezone(moment.tzinfo)
+        for days in range(HISTORY_DAYS, -1, -1)
+    ]
+    return [Period(start, end) for start, end in pairwise(edges)]
+
+
+def _history(
+    days: Iterable[Period], problem_ids: Iterable[int]
+) -> dict[int, Mapping[str, int | None]]:
+    """Problem id to the occurrences on each of `days`, by its number."""
+    sums = {
+        f"day_{number}": Sum(
+            "count", filter=Q(bucket__gte=day.start, bucket__lt=day.end)
+        )
+        for number, day in enumerate(days)
+    }
+    rows = _counts_of_weeks().filter(problem__in=list(problem_ids))
+    counted = rows.values("problem").annotate(**sums)
+    return {row.pop("problem"): row for row in map(dict[str, Any], counted)}
+
+
+def _counts_of_weeks() -> QuerySet[ProblemCount]:
+    """Each occurrence once: rows of writers, and those rolled up that last so long."""
+    return ProblemCount.objects.using(get_settings().database).filter(
+        Q(resolution=Resolution.FIVE_MINUTES) & ~Q(writer="")
+        | Q(resolution=Resolution.HOUR, writer="")
+    )
+
+
+def _since(
+    first_seen: datetime, days: Iterable[Period], history: Mapping[str, int | None]
+) -> tuple[int | None, ...]:
+    return tuple(
+        (history.get(f"day_{number}") or 0) if first_seen < day.end else None
+        for number, day in enumerate(days)
+    )
+
+
+def _usual(history: Iterable[int | None], length: timedelta) -> float | None:
+    known = [count for count in history if count is not None]
+    return sum(known) / len(known) * (length / DAY) if known else None
+
+
+def _status(
+    problem: Problem, count: int, usual: float | None, period: Period
+) -> ProblemStatus:
+    if problem.state == ProblemState.MUTED:
+        return ProblemStatus.MUTED
+    if usual is None or problem.first_seen >= period.start:
+        return ProblemStatus.NEW
+    regressed_at = problem.regressed_at
+    if regressed_at and period.start <= regressed_at < period.end:
+        return ProblemStatus.REGRESSED
+    if count >= ESCALATING_COUNT and count > ESCALATING_FACTOR * usual:
+        return ProblemStatus.ESCALATING
+    return ProblemStatus.ONGOING
+
+
 def _problem_row(
     problem: Problem,
     count: int,
     facets: Mapping[str, list[str]],
     servers: tuple[str, ...],
+    history: tuple[int | None, ...],
+    period: Period,
 ) -> ProblemCountRow:
+    usual = _usual(history, period.length)
     return ProblemCountRow(
         problem_id=problem.pk,
         fingerprint=problem.fingerprint,
@@ -99,4 +182,7 @@ def _problem_row(
         accounts=len(facets[Facet.ACCOUNT]),
         servers=servers,
         call_sites=tuple(facets[Facet.CALL_SITE][:CALL_SITES_SHOWN]),
+        history=history,
+        usual=usual,
+        status=_status(problem, count, usual, period),
     )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
+from django.db.models import TextChoices
 from django.utils import timezone as django_timezone
+from django.utils.translation import gettext_lazy as _
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import Resolution
@@ -120,12 +122,27 @@ class SeriesPoint:
     totals: Totals | None
 
 
+class ProblemStatus(TextChoices):
+    """What is to be said of a problem that occurred in a period: the first that holds.
+
+    New: it was never seen before the period. Regressed: it occurred in the period
+    after it had been resolved. Escalating: see `causes`.
+    """
+
+    MUTED = "muted", _("muted")
+    NEW = "new", _("new")
+    REGRESSED = "regressed", _("regressed")
+    ESCALATING = "escalating", _("escalating")
+    ONGOING = "ongoing", _("ongoing")
+
+
 @dataclass(frozen=True, slots=True)
 class ProblemCountRow:
     """A problem, and how it occurred in a period.
 
     `count` and `servers` are of the period; `accounts` (how many different ones) and
-    `call_sites` are of all local days that the period touches.
+    `call_sites` are of all local days that the period touches. In a storm they are
+    those of the first occurrences in each bucket: there may be more.
     """
 
     problem_id: int
@@ -141,6 +158,13 @@ class ProblemCountRow:
     accounts: int
     servers: tuple[str, ...]
     call_sites: tuple[str, ...]
+    history: tuple[int | None, ...]
+    """Occurrences on each of the 14 days that end where the period starts, the first
+    of them first; None for days that ended before the problem was first seen."""
+    usual: float | None
+    """The mean of those, for as long a time as the period; None for a new problem."""
+    status: ProblemStatus
+    """What it was in the period, where `state` is what it is now."""
 
 
 @dataclass(frozen=True, slots=True)

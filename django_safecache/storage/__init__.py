@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django_safecache.storage.problems import unmute_what_exceeds
 from django_safecache.storage.totals import prune, store
 
-__all__ = ["prune", "store"]
+__all__ = ["prune", "store", "unmute_what_exceeds"]

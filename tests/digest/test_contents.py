@@ -94,19 +94,25 @@ class TestSilence:
 
 
 class TestProblems:
-    def test_they_are_told_as_new_regressed_or_ongoing(self):
+    def test_they_are_told_as_new_regressed_escalating_or_ongoing(self):
         long_ago = NOON - timedelta(days=40)
         occurred(NOON, exception="a")
-        occurred(NOON, exception="b", state="regressed", first_seen=long_ago)
+        occurred(NOON, exception="b", first_seen=long_ago, regressed_at=NOON)
+        occurred(NOON, exception="b2", first_seen=long_ago, count=10)
         occurred(NOON, exception="c", first_seen=long_ago)
         occurred(NOON, exception="d", state="resolved", first_seen=long_ago)
         occurred(NOON, exception="e", state="muted", first_seen=long_ago)
         digest = compose(DAY)
         told = [
             [row.exception for row in rows]
-            for rows in (digest.new, digest.regressed, digest.ongoing)
+            for rows in (
+                digest.new,
+                digest.regressed,
+                digest.escalating,
+                digest.ongoing,
+            )
         ]
-        assert told == [["a"], ["b"], ["c", "d"]]
+        assert told == [["a"], ["b"], ["b2"], ["c", "d"]]
         assert digest.muted == 1
 
     def test_those_of_other_days_are_not(self):

@@ -41,7 +41,7 @@ def bad_day():
     counted(NOON - timedelta(days=1), hits=450, misses=50)
     for number in range(3):
         occurred(NOON, message=f"new {number}")
-    occurred(NOON, message="back again", state="regressed", first_seen=LONG_AGO)
+    occurred(NOON, message="back again", first_seen=LONG_AGO, regressed_at=NOON)
 
 
 class TestSubject:
@@ -113,10 +113,11 @@ class TestText:
             first_seen=LONG_AGO,
         )
         assert (
-            "Ongoing (1)\n"
+            "Escalating (1)\n"
             "\n"
             "* 812 x epipe builtins.BrokenPipeError (errno 32)\n"
             "  Broken pipe\n"
+            "  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁█ usually 0.0 a day\n"
             "  first seen 2024-12-05 12:00, last seen 2025-01-14 12:00\n"
             "  2 accounts\n"
             "  servers: 10.0.0.1:11211\n"

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django_safecache.conf import get_settings
 from django_safecache.digest.contents import compose
 from django_safecache.digest.delivery import (
+    CATCH_UP_DAYS,
     Closed,
     close,
     due_days,
@@ -24,11 +25,13 @@ from django_safecache.digest.delivery import (
 from django_safecache.digest.rendering import render
 from django_safecache.models import MailStatus
 from django_safecache.reports import Period
-from django_safecache.storage import prune
+from django_safecache.storage import prune, unmute_what_exceeds
 
 # A run at midnight sharp waits for what other processes still have to store, so that
 # the mail's numbers are those of the whole day; but never longer than this.
 PATIENCE = timedelta(minutes=1)
+# The days that may be mailed, and the one that is not over.
+LOOK_BACK = timedelta(days=CATCH_UP_DAYS + 1)
 
 
 class Command(BaseCommand):
@@ -126,6 +129,9 @@ class Command(BaseCommand):
         if not days:
             self.stdout.write("Nothing to do: no day is due.")
         outcomes = []
+        database = get_settings().database
+        # Processes see to it as they store, but not to what others store with them.
+        unmute_what_exceeds(since=now - LOOK_BACK, using=database)
         for day in days:
             closed = close(day, now)
             if closed is None:
