@@ -14,6 +14,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from django_safecache.recording import client_texts
+
 ALGORITHM = 1
 """To be raised with every change of the rules, because it changes fingerprints."""
 
@@ -86,6 +88,7 @@ def cause_of(
 
     `keys` are those the cache was called with, `server` is the one it asked.
     """
+    text = client_texts.words(exception, text[:TEXT_LENGTH])
     # The operating system's own words hold no key, but a key may be one of them.
     message = scrubbed(text, keys=() if errno is not None else keys, server=server)
     exception = shortened(exception, EXCEPTION_LENGTH)

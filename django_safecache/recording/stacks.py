@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 
 from django_safecache.recording import call_sites
-from django_safecache.recording.fingerprints import clean, scrubbed
+from django_safecache.recording.fingerprints import cause_of, clean
 
 MAX_LENGTH = 8000
 """Characters of one text; what is longer loses its middle frames, then its end."""
@@ -60,12 +60,12 @@ def of_exception(error: BaseException, traceback: TracebackType | None) -> str:
 
 def described(error: BaseException) -> str:
     """The class and the scrubbed message of `error`."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
     try:
-        message = scrubbed(str(error))
+        message = cause_of("", name, None, str(error)).message
     except Exception:  # a __str__ of the site's
         message = "<unprintable>"
-    cls = type(error)
-    return f"{cls.__module__}.{cls.__qualname__}" + (f": {message}" if message else "")
+    return f"{name}: {message}" if message else name
 
 
 def _reason(error: BaseException) -> tuple[BaseException | None, str]:
