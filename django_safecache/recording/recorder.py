@@ -141,7 +141,8 @@ class Recorder:
         """Count one occurrence of a problem.
 
         `seen` is called when details are wanted, in this thread, before this returns.
-        `account` is for who has read it already.
+        `account` is for who has read it already: then every occurrence's is kept, not
+        only that of the first ones.
         """
         now = self._clock()
         with self._lock:
@@ -157,6 +158,9 @@ class Recorder:
                 "release": self._release,
             }
             self._look(seen(), facets, tally, occurrences)
+        elif account:
+            with self._lock:
+                self._add_facet(occurrences, tally, "account", account)
 
     def cause(
         self,
@@ -256,13 +260,18 @@ class Recorder:
         fingerprint, call_site = tally.cause.fingerprint, seen.call_site
         with self._lock:
             for facet, value in {**facets, "call_site": call_site}.items():
-                if not occurrences.add_facet(tally, facet, value):
-                    self._dropped += 1
+                self._add_facet(occurrences, tally, facet, value)
             wanted = self._samples.wants(fingerprint, call_site)
         if wanted:
             text, now = seen.sample(), self._clock()
             with self._lock:
                 self._samples.add(fingerprint, call_site, text, now)
+
+    def _add_facet(
+        self, occurrences: Occurrences, tally: ProblemTally, facet: str, value: str
+    ) -> None:
+        if not occurrences.add_facet(tally, facet, value):
+            self._dropped += 1
 
 
 def _moment(seconds: float) -> datetime:

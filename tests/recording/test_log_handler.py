@@ -4,6 +4,7 @@ import logging
 import logging.config
 
 import pytest
+from django.core.exceptions import SuspiciousOperation
 from observed import Clock
 
 from django_safecache.recording.log_handler import DigestHandler
@@ -96,6 +97,23 @@ class TestCounting:
         logger.handlers.clear()
         assert problems(recorder) == []
 
+    def test_what_django_answers_with_400_is_not_counted(self, recorder):
+        """Anybody can ask for a host that does not exist, any number of times."""
+        logger = logging.getLogger("django.security.DisallowedHost")
+        logger.addHandler(DigestHandler())
+        log(logger, SuspiciousOperation("Invalid HTTP_HOST header"))
+        logger.handlers.clear()
+        assert problems(recorder) == []
+
+    @pytest.mark.parametrize("exc_info", [("no", "exception"), "text", 1, (1, 2, 3)])
+    def test_a_record_with_anything_for_an_exception_does_no_harm(
+        self, recorder, exc_info
+    ):
+        record = logging.makeLogRecord({"levelno": logging.ERROR})
+        record.exc_info = exc_info
+        DigestHandler().emit(record)
+        assert problems(recorder) == []
+
 
 class TestHarmlessness:
     def test_without_a_recorder_nothing_happens(self, logger, monkeypatch):
@@ -106,7 +124,9 @@ class TestHarmlessness:
         self, recorder, logger, capsys
     ):
         log(logger, UnprintableError())
-        assert problems(recorder) == []
+        ((_, exception, _, message, count),) = problems(recorder)
+        assert exception == f"{__name__}.UnprintableError"
+        assert (message, count) == ("<cannot be printed>", 1)
         assert capsys.readouterr().err == ""
 
     def test_an_account_callable_that_logs_errors_does_not_recurse(

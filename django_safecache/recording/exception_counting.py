@@ -1,0 +1,135 @@
+"""An exception that the site logs becomes one occurrence of a problem."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+import time
+from functools import partial
+from types import TracebackType
+
+from django_safecache.recording import sightings
+from django_safecache.recording.fingerprints import TEXT_LENGTH, Cause
+from django_safecache.recording.recorder import Recorder
+
+KIND = "application"
+UNPRINTABLE = "<cannot be printed>"
+SAME_SECONDS = 60.0
+"""For so long the same object is the same occurrence: it is logged where it is caught,
+raised again, and logged by Django. Later it is one that the site keeps and raises."""
+
+MAX_CHILDREN = 100
+"""Exceptions of a group that are looked at."""
+
+# Client errors that Django answers with 400, and anybody can cause any number of.
+_NOT_COUNTED = ("django_safecache", "django.security")
+_MARK = "_django_safecache_counted"
+_GROUP: type[BaseException] | tuple[()] = getattr(builtins, "BaseExceptionGroup", ())
+
+
+class _Inside(threading.local):
+    counting = False
+
+
+_inside = _Inside()
+
+
+def is_counted(logger_name: object) -> bool:
+    """Whether what is logged under this name is to be counted.
+
+    Not this package's own events, nor Django's ``django.security``.
+    """
+    return not any(
+        logger_name == name or str(logger_name).startswith(f"{name}.")
+        for name in _NOT_COUNTED
+    )
+
+
+def count(
+    recorder: Recorder, exception: BaseException, traceback: TracebackType | None
+) -> None:
+    """Count `exception` once, however often it is logged on its way up the stack.
+
+    The same object is counted again for another account, for it may be the failure of
+    a thing that many wait for. Never raises, and counts nothing that is logged while it
+    counts: reading the account is the site's code, and may log an error itself.
+    """
+    if _inside.counting:
+        return
+    _inside.counting = True
+    try:
+        account = recorder.account()
+        if not _is_first(exception, account):
+            return
+        recorder.occurred(
+            cause_of_exception(recorder, exception),
+            partial(sightings.of_exception, exception, traceback),
+            account=account,
+        )
+    except Exception:  # a class of the site's may do anything; its logging goes on
+        return
+    finally:
+        _inside.counting = False
+
+
+def cause_of_exception(recorder: Recorder, exception: BaseException) -> Cause:
+    """The cause that `exception` is an occurrence of."""
+    return recorder.cause(KIND, _name(exception), _errno(exception), _text(exception))
+
+
+def _errno(exception: BaseException) -> int | None:
+    errno = exception.errno if isinstance(exception, OSError) else None
+    # The site may raise one with any number, or what is none; the column has 32 bits.
+    return errno if type(errno) is int and abs(errno) < 2**31 else None
+
+
+def _name(exception: BaseException) -> str:
+    kind = type(exception)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(exception: BaseException) -> str:
+    try:
+        # By str's own slicing: what __str__ returns may be of a class with another.
+        text = str.__getitem__(str(exception), slice(TEXT_LENGTH))
+    except Exception:  # __str__ is the site's code
+        return UNPRINTABLE
+    if isinstance(exception, _GROUP):
+        # All failures of task groups are told in the same words.
+        children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
+        names = sorted({type(child).__qualname__ for child in children})
+        text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
+    return text
+
+
+class _Mark:
+    """Left on an exception that was counted: which it was, for whom and when."""
+
+    __slots__ = ("account", "at", "exception_id")
+
+    def __init__(self, exception: BaseException, account: str) -> None:
+        self.exception_id = id(exception)
+        self.account = account
+        self.at = time.monotonic()
+
+    def covers(self, exception: BaseException, account: str) -> bool:
+        return (
+            # A copy is marked as its original is, and is raised in another thread.
+            self.exception_id == id(exception)
+            and (not account or not self.account or self.account == account)
+            and time.monotonic() - self.at < SAME_SECONDS
+        )
+
+    def __reduce__(self) -> tuple[type[bool], tuple[()]]:
+        """Exceptions are pickled: what is read elsewhere is no mark, and no account."""
+        return bool, ()
+
+
+def _is_first(exception: BaseException, account: str) -> bool:
+    """Whether `exception` has not been counted for `account`; now it has."""
+    marks = exception.__dict__
+    mark = marks.get(_MARK)
+    if isinstance(mark, _Mark) and mark.covers(exception, account):
+        return False
+    marks[_MARK] = _Mark(exception, account)
+    return True
