@@ -25,12 +25,26 @@ EXCEPTION_LENGTH = 200
 TEXT_LENGTH = 2000
 
 # The quantifiers are bounded, so that no text makes a pattern take quadratic time.
-_URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+")
+_URL = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+" r"|\b((?i:url)): \S+"  # urllib3's
+)
+_QUERY = re.compile(r"\?[\w.%\[\]-]{1,64}=\S*")
+# A header is the rest of its line: a cookie after the first is one too.
+_HEADER = re.compile(
+    r"""(?ix) \b ((?:proxy-)?authorization|(?:set-)?cookie2?)
+    (\\?["']?\s{0,3}[:=]\s{0,3}) .*"""
+)
+_BEARER = re.compile(r"(?i)\b(bearer)\s{1,3}\S+")
 _SECRET = re.compile(
-    r"""(?ix) \b ([\w-]{0,40}
-    (?:password|passwd|pwd|secret|token|api[_-]?key|authorization|cookie|credential)
-    \w{0,10}) (["']?\s{0,3}[:=]\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
-    (?:"[^"]*"|'[^']*'|\S+)"""
+    r"""(?ix) \b (
+        [\w-]{0,40} (?:password|passwd|passphrase|pwd|secret|token|credential
+        |session|signature|csrf|username|cookie|authorization) \w{0,10}
+      | (?:[\w-]{0,40}[_-])? (?:pass|key|apikey|auth|jwt|otp|pin|sid|sig|dsn
+        |user|login|account|customer|tenant|phone)
+        (?:[_-]?(?:id|name|key|code))?
+    ) (\\?["']?\s{0,3}(?:=>|[:=])\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
+    (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
+      | \\["'].*?(?:\\["']|$) | \S+ )"""
 )
 _EMAIL = re.compile(r"""[^\s@<>"'(]{1,64}@[^\s@<>"')]{1,255}""")
 _HOST = re.compile(
@@ -47,7 +61,21 @@ _HEX = re.compile(
     r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{8,}\b"
 )
 _DIGITS = re.compile(r"\d+")
-_QUOTED = re.compile(r"""(?<!\w)[bru]{0,2}(?:'([^']*)'|"([^"]*)")(?!\w)""")
+# Random letters and digits: keys of APIs, parts of tokens, identifiers in base 64.
+_TOKEN = re.compile(
+    r"(?<![\w+/=-])(?=[\w+/=-]{0,200}\d)(?=[\w+/=-]{0,200}[A-Z])[A-Za-z0-9_+/=-]{20,}"
+)
+_QUOTED = re.compile(
+    r"""(?x) (?<!\w) [bru]{0,2} (?:
+      '(\[.*?\])'                                    # a list, as subprocess tells it
+    | '((?:[^'\\]|\\.|(?<=\w)'(?=\w))*)'             # it's may be within
+    | "((?:[^"\\]|\\.)*)"
+    | `([^`]*)` | “([^”]*)” | \u2018([^\u2019]*)\u2019 | «([^»]*)»
+    ) (?!\w)
+    # Cut off, with the end of the line or where too long:
+    | (?<!\w) [bru]{0,2} (?:'[^']+|"[^"]+|`[^`]+|“[^”]+|\u2018[^\u2019]+|«[^»]+) $
+    """
+)
 _NAME = re.compile(r"[^\W\d][\w.]{0,80}")
 # Before and after these words a quoted name is one of the code, not of the data.
 _NAMING = re.compile(
@@ -56,6 +84,8 @@ _NAMING = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(r"\s*(?:object|instance|module|class)\b")
+# A prefix may be a tenant's name.
+_KEY_PREFIX = re.compile(r"""[^\s'"<>()=,]{1,250}<key>""")
 _LONG = re.compile(r"\S{65,}")
 
 
@@ -99,17 +129,24 @@ def cause_of(
 def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str:
     """The first line of `text` without keys, values, secrets, hosts and numbers.
 
-    Cannot know an unquoted value from a word; does not remove those.
+    Removed is what is quoted, unless the code is named with it; what follows ``=`` or
+    ``:`` after a word like password, token, key or user, up to a space; all that
+    follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail addresses, hosts,
+    numbers, and long random words. Cannot know any other unquoted value from a word.
     """
     text = text[:TEXT_LENGTH].strip().partition("\n")[0]
     text = clean(_without_keys(text, keys))
     if server:
         text = text.replace(server, "<host>")
+    text = _HEADER.sub(r"\1\2<secret>", text)
     text = _SECRET.sub(r"\1\2<secret>", text)
-    text = _URL.sub(r"\1://<url>", text)
+    text = _BEARER.sub(r"\1 <secret>", text)
+    text = _URL.sub(_without_address, text)
+    text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
     text = _QUOTED.sub(_unquoted, text)
     text = _HOST.sub("<host>", text)
+    text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
     text = _DIGITS.sub("<n>", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
@@ -145,11 +182,17 @@ def _without_keys(text: str, keys: Iterable[object]) -> str:
     present = {key for key in map(str, keys) if key and key in text}
     for key in sorted(present, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", "<key>", text)
-    return text
+    return _KEY_PREFIX.sub("<key>", text)
+
+
+def _without_address(match: re.Match[str]) -> str:
+    return f"{match[1]}://<url>" if match[1] else f"{match[2]}: <url>"
 
 
 def _unquoted(match: re.Match[str]) -> str:
-    inner = match[1] if match[1] is not None else match[2]
+    inner = match[match.lastindex] if match.lastindex else None
+    if inner is None:
+        return "<text>"
     before, after = match.string[: match.start()], match.string[match.end() :]
     named = _NAMING.search(before[-40:]) or _NAMED.match(after)
     if inner == "<key>" or (named and _NAME.fullmatch(inner)):

@@ -78,6 +78,11 @@ class TestGrouping:
     def test_a_key_is_only_replaced_as_a_whole(self):
         assert scrubbed("the table a is full", keys=["a"]) == "the table <key> is full"
 
+    def test_what_is_before_a_key_goes_with_it(self):
+        """A site may put the tenant there."""
+        text = "CLIENT_ERROR bad key acme:1:room/7 in line"
+        assert scrubbed(text, keys=["room/7"]) == "CLIENT_ERROR bad key <key> in line"
+
     def test_of_two_keys_the_longer_is_replaced(self):
         assert scrubbed("bad x:y:z", keys=["x", "x:y", "x:y:z"]) == "bad <key>"
 
@@ -106,6 +111,44 @@ class TestScrubbing:
                 'violates unique constraint "auth_user_key"',
             ),
             ("it can't be, won't be", "it can't be, won't be"),
+            ("no user 'it's ana' here", "no user <text> here"),
+            (r"no user 'it\'s \"ana\"' here", "no user <text> here"),
+            (
+                "no user “ana”, `bob`, «eve», \u2018joe\u2019",
+                "no user <text>, <text>, <text>, <text>",
+            ),
+            ("no user 'ana\nmaria'", "no user <text>"),
+            ('no user "ana', "no user <text>"),
+            (
+                "Command '['/bin/mysql', '-pana', 'x']' returned exit status 1.",
+                "Command <text> returned exit status <n>.",
+            ),
+            ("Cookie: theme=ana; lang=de", "Cookie: <secret>"),
+            ("{'Cookie': 'sessionid=ana; x=y', 'Accept': '*'}", "{<text>: <secret>"),
+            ("sent Bearer ana.maria to it", "sent Bearer <secret> to it"),
+            ('{"password": "it\'s \\"ana\\" maria"}', "{<text>: <secret>}"),
+            (
+                r"{\"password\": \"ana maria\"} refused",
+                r"{\"password\<text>",
+            ),
+            ("password='ana maria", "password=<secret>"),
+            ("client_secret=ana&x=1", "client_secret=<secret>"),
+            ("sid: ana, sig=ana dsn=>ana", "sid: <secret> sig=<secret> dsn=><secret>"),
+            (
+                "user=ana account_id: ana rejected",
+                "user=<secret> account_id: <secret> rejected",
+            ),
+            ("GET /search/?q=ana&page=2 failed", "GET /search/?<query> failed"),
+            (
+                "Max retries exceeded with url: /users/ana (Caused by X)",
+                "Max retries exceeded with url: <url> (Caused by X)",
+            ),
+            ("token_hex AKIAIOSFODNN7EXAMPLE refused", "token_hex <text> refused"),
+            ("jwt eyJhbGciOiJIUzI1NiJ9xx refused", "jwt <text> refused"),
+            (
+                "the authentication keys of users are old",
+                "the authentication keys of users are old",
+            ),
             ("x" * 65, "<text>"),
             ("a\x00b\x1b[31m\u202ec\ud800\td", "a b [<n>m c d"),
             ("", ""),
