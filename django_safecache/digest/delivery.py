@@ -28,6 +28,7 @@ from django_safecache.digest.contents import compose
 from django_safecache.digest.rendering import render
 from django_safecache.digest.wording import clean
 from django_safecache.models import DigestDelivery, DigestMail, MailStatus
+from django_safecache.recording.fingerprints import without_credentials
 
 CATCH_UP_DAYS = 3
 # Longer than any sending takes; also how long a passing failure is left alone.
@@ -231,7 +232,7 @@ def _send(mail: DigestMail, recipient: str) -> str:
     try:
         accepted = message.send()
     except Exception as error:  # mail backends are anybody's code and raise anything
-        told = clean(f"{type(error).__name__}: {error}", 500)
+        told = clean(without_credentials(f"{type(error).__name__}: {error}"), 500)
         return f"{AGAIN}{told}" if _passes(error) else told
     return f"{AGAIN}the mail backend sent nothing." if accepted == 0 else ""
 

@@ -138,10 +138,7 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = clean(_without_keys(text, keys))
     if server:
         text = text.replace(server, "<host>")
-    text = _HEADER.sub(r"\1\2<secret>", text)
-    text = _SECRET.sub(r"\1\2<secret>", text)
-    text = _BEARER.sub(r"\1 <secret>", text)
-    text = _URL.sub(_without_address, text)
+    text = without_credentials(text)
     text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
     text = _QUOTED.sub(_unquoted, text)
@@ -150,6 +147,14 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = _HEX.sub("<n>", text)
     text = _DIGITS.sub("<n>", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
+
+
+def without_credentials(text: str) -> str:
+    """`text` without what is named as a secret, headers that hold one, and URLs."""
+    text = _HEADER.sub(r"\1\2<secret>", text)
+    text = _SECRET.sub(r"\1\2<secret>", text)
+    text = _BEARER.sub(r"\1 <secret>", text)
+    return _URL.sub(_without_address, text)
 
 
 def clean(text: str) -> str:
