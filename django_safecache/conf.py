@@ -31,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
     "STORE_ACCOUNTS": "hmac",
     "FINGERPRINT": None,
     "RELEASE": "",
+    "BROWSER_ERRORS": {"ENABLED": False, "PER_CLIENT": 60, "PER_PROCESS": 600},
     "DIGEST": {
         "RECIPIENTS": [],
         "FROM": None,
@@ -52,6 +53,15 @@ class DigestSettings:
     zone: ZoneInfo
     send_empty: SendEmpty
     delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserErrorsSettings:
+    """``SAFECACHE["BROWSER_ERRORS"]``; reports a minute."""
+
+    enabled: bool
+    per_client: int
+    per_process: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,7 @@ class Settings:
     store_accounts: AccountStorage
     fingerprint: Callable[..., str | None] | None
     release: str
+    browser_errors: BrowserErrorsSettings
     digest: DigestSettings
 
 
@@ -93,6 +104,12 @@ def get_settings() -> Settings:
         "RETENTION_DAYS",
         given.values["RETENTION_DAYS"],
         DEFAULTS["RETENTION_DAYS"],
+        given,
+    )
+    browser = _Names(
+        "BROWSER_ERRORS",
+        given.values["BROWSER_ERRORS"],
+        DEFAULTS["BROWSER_ERRORS"],
         given,
     )
     return Settings(
@@ -112,6 +129,11 @@ def get_settings() -> Settings:
         ),
         fingerprint=given.callable_or_none("FINGERPRINT"),
         release=given.text("RELEASE", empty=True),
+        browser_errors=BrowserErrorsSettings(
+            enabled=browser.true_or_false("ENABLED"),
+            per_client=browser.positive_integer("PER_CLIENT", "reports a minute"),
+            per_process=browser.positive_integer("PER_PROCESS", "reports a minute"),
+        ),
         digest=DigestSettings(
             recipients=digest.texts("RECIPIENTS"),
             sender=digest.text_or_none("FROM"),
@@ -190,10 +212,16 @@ class _Names:
             raise self.wrong(name, "a number of seconds above 0")
         return float(value)
 
-    def positive_integer(self, name: str) -> int:
+    def true_or_false(self, name: str) -> bool:
+        value = self.values[name]
+        if not isinstance(value, bool):
+            raise self.wrong(name, "True or False")
+        return value
+
+    def positive_integer(self, name: str, of: str = "days") -> int:
         value = self.values[name]
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise self.wrong(name, "a whole number of days above 0")
+            raise self.wrong(name, f"a whole number of {of} above 0")
         return value
 
     def callable_or_none(self, name: str) -> Callable[..., Any] | None:

@@ -116,8 +116,9 @@ class ProblemState(models.TextChoices):
 class Problem(models.Model):
     """One cause of failures or exceptions, however often and wherever it occurs.
 
-    `kind` is one of `FAILURE_KINDS`, or ``application`` for an exception of the
-    site's own. `message` is scrubbed, and still not to be trusted as markup.
+    `kind` is one of `FAILURE_KINDS`, ``application`` for an exception of the site's
+    own, or ``browser`` for an error that a visitor's browser reported. `message`
+    is scrubbed, and still not to be trusted as markup.
 
     Problems made by older rules (`algorithm`) stay as they are, and are pruned like
     others when they have not been seen for long: no two are ever made one.

@@ -72,7 +72,15 @@ class Digest:
     @property
     def exceptions(self) -> int:
         """Occurrences of the site's own exceptions."""
-        return sum(row.count for row in self.problems if row.kind == "application")
+        return self._occurrences("application")
+
+    @property
+    def browser_errors(self) -> int:
+        """Occurrences of errors that browsers reported."""
+        return self._occurrences("browser")
+
+    def _occurrences(self, kind: str) -> int:
+        return sum(row.count for row in self.problems if row.kind == kind)
 
 
 def compose(day: date) -> Digest:

@@ -75,6 +75,8 @@ def summary(digest: Digest) -> str:
         parts.append(plural(digest.totals.errors, "error") + on)
     if digest.exceptions:
         parts.append(plural(digest.exceptions, "exception"))
+    if digest.browser_errors:
+        parts.append(plural(digest.browser_errors, "browser error"))
     return ", ".join(parts) or "no errors"
 
 

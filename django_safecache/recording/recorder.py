@@ -175,6 +175,11 @@ class Recorder:
         """The cause of a failure, remembered: see `Causes`."""
         return self._causes.of(kind, exception, errno, text, keys=keys, server=server)
 
+    def drop(self) -> None:
+        """Count a detail that was not kept because there were too many."""
+        with self._lock:
+            self._dropped += 1
+
     def snapshot(self) -> Snapshot:
         """The totals of every bucket not yet forgotten. Changes nothing counted."""
         with self._lock:
