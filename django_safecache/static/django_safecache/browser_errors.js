@@ -17,14 +17,15 @@
       var error = thrown && typeof thrown === "object" ? thrown : {};
       var body = JSON.stringify({
         name: text(error.name, 80) || "Error",
-        message: text(error.message || message || thrown, 500),
+        message: text(error.message || message || String(thrown), 500),
         // Without queries and fragments, which may hold what is nobody's business.
         source: text(source, 400).split(/[?#]/)[0],
         stack: text(error.stack, 4000).replace(/[?#][^\s:)]*/g, "").slice(0, 1500),
       });
-      if (left < 1 || sent["$" + body]) return;
+      var key = body.replace(/:\d+/g, "");
+      if (left < 1 || sent[key]) return;
       left -= 1;
-      sent["$" + body] = true;
+      sent[key] = true;
       fetch(url, {
         method: "POST",
         body: body,
