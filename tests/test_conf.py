@@ -29,6 +29,7 @@ class TestDefaults:
         assert conf.retention_days.five_minutes == 7
         assert (conf.account_contextvar, conf.account) == ("account", None)
         assert conf.store_accounts == "hmac"
+        assert conf.browser_errors.enabled is False
         assert conf.digest.recipients == ()
         assert conf.digest.sender is None
         assert conf.digest.zone == ZoneInfo("UTC")
@@ -125,6 +126,20 @@ class TestMistakes:
                 {"RETENTION_DAYS": {"hour": "90"}},
                 'SAFECACHE["RETENTION_DAYS"]["hour"] is \'90\', '
                 "but must be a whole number of days above 0.",
+            ),
+            (
+                {"BROWSER_ERRORS": True},
+                'SAFECACHE["BROWSER_ERRORS"] is True, but must be a dictionary.',
+            ),
+            (
+                {"BROWSER_ERRORS": {"ENABLED": 1}},
+                'SAFECACHE["BROWSER_ERRORS"]["ENABLED"] is 1, '
+                "but must be True or False.",
+            ),
+            (
+                {"BROWSER_ERRORS": {"PER_CLIENT": 0}},
+                'SAFECACHE["BROWSER_ERRORS"]["PER_CLIENT"] is 0, '
+                "but must be a whole number of reports a minute above 0.",
             ),
             (
                 {"ACCOUNT": "no.such.thing"},

@@ -24,8 +24,11 @@ from mail_server import SMTP, MailServer, mail_settings
 from structlog.contextvars import bound_contextvars
 
 from django_safecache.backend import SafeCache
+from django_safecache.browser import views
+from django_safecache.browser.rate_limit import RateLimit
 from django_safecache.digest.delivery import close
 from django_safecache.models import DigestDelivery, DigestMail, Problem
+from django_safecache.recording.browser_errors import BrowserErrors
 from django_safecache.recording.log_handler import DigestHandler
 from django_safecache.recording.structlog_processor import count_exceptions
 from django_safecache.reports import Period
@@ -104,6 +107,7 @@ def published(settings, ingest, own_log):
         settings.SAFECACHE = {
             "FLUSH": "manual",
             "DIGEST": {"RECIPIENTS": [OPS], "FROM": "cache@example.com"},
+            "BROWSER_ERRORS": {"ENABLED": True},
         }
 
         def publish():
@@ -254,6 +258,7 @@ def refused(request):
 
 urlpatterns = [
     path("upload/", upload),
+    path("safecache/", include("django_safecache.browser.urls")),
     path("", include("config.urls")),
 ]
 
@@ -363,6 +368,38 @@ class TestExceptions:
             )
         assert response.status_code == 500
         assert secret.found_in(published()) == []
+
+    @pytest.mark.parametrize("message", MESSAGES)
+    def test_what_a_browser_reports(self, message, secret, published, monkeypatch):
+        monkeypatch.setattr(views, "_limit", RateLimit())
+        monkeypatch.setattr(views, "_errors", BrowserErrors())
+        page = f"https://ana:{secret('password')}@testserver/reset/{secret('path')}/"
+        script = f"/cart.js?x={secret('query')}#{secret('fragment')}"
+        report = {
+            "name": f"<{secret('name')}>",
+            "message": message.format(secret("message")),
+            "source": page + script,
+            "stack": f"Error: {secret('stack')}\n"
+            f"  at x ({page}?y={secret('query')}:1:1)\n"
+            f"  at y (https://ana:{secret('password')}@testserver{script}:1:1)",
+            "cookie": secret("cookie"),
+        }
+        client = Client()
+        client.cookies["sessionid"] = secret("cookie")
+        with bound_contextvars(account=secret("account")):
+            response = client.post(
+                f"/safecache/browser-errors/?x={secret('query')}",
+                report,
+                content_type="application/json",
+                headers={
+                    "Origin": "http://testserver",
+                    "Referer": page,
+                    "User-Agent": secret("agent"),
+                },
+            )
+        assert response.status_code == 204
+        assert secret.found_in(published()) == []
+        assert Problem.objects.get().kind == "browser"
 
     def test_an_unquoted_value_in_free_text_stays(self, secret, published):
         """What no rule can know: as the README says."""
