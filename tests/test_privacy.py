@@ -414,6 +414,7 @@ class TestExceptions:
 
 
 class TestItsOwnTroubles:
+    @pytest.mark.django_db(transaction=True)
     def test_what_the_database_says_when_it_fails(
         self, secret, published, ingest, own_log
     ):
