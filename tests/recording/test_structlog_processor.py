@@ -6,6 +6,7 @@ import asyncio
 import io
 import logging
 import sys
+import threading
 
 import pytest
 import structlog
@@ -100,11 +101,19 @@ class TestNative:
         assert counted(recorder) == 2
 
     @pytest.mark.parametrize(
-        "exc_info", [True, False, None, "text", 7, (None, None, None), (1, 2)]
+        "exc_info", [False, None, "text", 7, (None, None, None), (1, 2)]
     )
     def test_what_is_no_exception_is_not_counted(self, recorder, exc_info):
         event = {"event": "failed", "exc_info": exc_info}
         assert count_exceptions(None, "error", event) is event
+        assert counted(recorder) == 0
+
+    def test_true_where_nothing_was_raised_is_not_counted(self, recorder):
+        # In a thread of its own: whoever runs the test may be handling something.
+        event = {"event": "failed", "exc_info": True}
+        thread = threading.Thread(target=count_exceptions, args=(None, "error", event))
+        thread.start()
+        thread.join()
         assert counted(recorder) == 0
 
     def test_an_error_without_an_exception_is_not_counted(self, recorder):
