@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 from cache_server import Memcached, free_port
 from django.core.cache import caches
+from hypothesis import HealthCheck, settings
 from real_memcached import memcached_or_skip
 
 from django_safecache.backend import SafeCache
 from django_safecache.memcached import unwritten
 from django_safecache.memcached.outcomes import observers
 from django_safecache.testing import LocalMemcached
+
+# How long an example takes on a busy machine decides nothing.
+settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("untimed")
 
 SEED = (
     Path(__file__).parent.parent / "example_project" / "campfire" / "seed" / "keys.txt"

@@ -23,6 +23,7 @@ from django_safecache.recording.fingerprints import (
 )
 from django_safecache.recording.occurrences import OTHER
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.sightings import Sighting
 
 KIND = "browser"
 PAGE = "<page>"
@@ -53,6 +54,11 @@ class BrowserError:
     message: str
     call_site: str
     stack: tuple[str, ...]
+
+    def sample(self) -> str:
+        """The error as it may be stored, a line for each frame."""
+        head = f"{self.name}: {scrubbed(self.message)}"
+        return "\n".join([head, *[f"  {frame}" for frame in self.stack]])
 
 
 def parse(body: bytes) -> BrowserError:
@@ -100,7 +106,11 @@ class BrowserErrors:
     def count(self, recorder: Recorder, error: BrowserError) -> None:
         """Count `error`, on the account of the request that reports it."""
         cause = recorder.cause(KIND, error.name, None, error.message)
-        recorder.occurred(self._bounded(cause), lambda: error.call_site)
+        recorder.occurred(
+            self._bounded(cause),
+            lambda: Sighting(error.call_site, error.sample),
+            account=recorder.account(),
+        )
 
     def _bounded(self, cause: Cause) -> Cause:
         with self._lock:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import builtins
 import threading
 import time
 from functools import partial
 from types import TracebackType
 
 from django_safecache.recording import sightings
-from django_safecache.recording.fingerprints import TEXT_LENGTH, Cause
+from django_safecache.recording.fingerprints import Cause
+from django_safecache.recording.messages import class_name, told
 from django_safecache.recording.recorder import Recorder
 
 KIND = "application"
-UNPRINTABLE = "<cannot be printed>"
 SAME_SECONDS = 60.0
 """For so long the same object is the same occurrence: it is logged where it is caught,
 raised again, and logged by Django. Later it is one that the site keeps and raises."""
 
-MAX_CHILDREN = 100
-"""Exceptions of a group that are looked at."""
-
 # Client errors that Django answers with 400, and anybody can cause any number of.
 _NOT_COUNTED = ("django_safecache", "django.security")
 _MARK = "_django_safecache_counted"
-_GROUP: type[BaseException] | tuple[()] = getattr(builtins, "BaseExceptionGroup", ())
 
 
 class _Inside(threading.local):
@@ -74,32 +69,15 @@ def count(
 
 def cause_of_exception(recorder: Recorder, exception: BaseException) -> Cause:
     """The cause that `exception` is an occurrence of."""
-    return recorder.cause(KIND, _name(exception), _errno(exception), _text(exception))
+    return recorder.cause(
+        KIND, class_name(exception), _errno(exception), told(exception)
+    )
 
 
 def _errno(exception: BaseException) -> int | None:
     errno = exception.errno if isinstance(exception, OSError) else None
     # The site may raise one with any number, or what is none; the column has 32 bits.
     return errno if type(errno) is int and abs(errno) < 2**31 else None
-
-
-def _name(exception: BaseException) -> str:
-    kind = type(exception)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _text(exception: BaseException) -> str:
-    try:
-        # By str's own slicing: what __str__ returns may be of a class with another.
-        text = str.__getitem__(str(exception), slice(TEXT_LENGTH))
-    except Exception:  # __str__ is the site's code
-        return UNPRINTABLE
-    if isinstance(exception, _GROUP):
-        # All failures of task groups are told in the same words.
-        children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
-        names = sorted({type(child).__qualname__ for child in children})
-        text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
-    return text
 
 
 class _Mark:

@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 
 from django_safecache.recording import call_sites
 from django_safecache.recording.fingerprints import cause_of, clean
+from django_safecache.recording.messages import class_name, told
 
 MAX_LENGTH = 8000
 """Characters of one text; what is longer loses its middle frames, then its end."""
@@ -60,11 +61,8 @@ def of_exception(error: BaseException, traceback: TracebackType | None) -> str:
 
 def described(error: BaseException) -> str:
     """The class and the scrubbed message of `error`."""
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    try:
-        message = cause_of("", name, None, str(error)).message
-    except Exception:  # a __str__ of the site's
-        message = "<unprintable>"
+    name = class_name(error)
+    message = cause_of("", name, None, told(error)).message
     return f"{name}: {message}" if message else name
 
 

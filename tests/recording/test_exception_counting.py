@@ -145,7 +145,7 @@ class TestText:
                 return "word " * 20_000_000
 
         assert len(message(recorder, HugeError())) <= MESSAGE_LENGTH
-        ((*_, text),) = recorder._causes
+        ((*_, text),) = recorder._causes._known
         assert len(text) == TEXT_LENGTH
 
     @pytest.mark.parametrize(

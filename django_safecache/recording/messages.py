@@ -1,0 +1,34 @@
+"""What an exception is called and says, whatever its class does to that."""
+
+from __future__ import annotations
+
+import builtins
+
+from django_safecache.recording.fingerprints import TEXT_LENGTH
+
+UNPRINTABLE = "<cannot be printed>"
+MAX_CHILDREN = 100
+"""Exceptions of a group that are looked at."""
+
+_GROUP: type[BaseException] | tuple[()] = getattr(builtins, "BaseExceptionGroup", ())
+
+
+def class_name(exception: BaseException) -> str:
+    """The qualified name of its class."""
+    kind = type(exception)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def told(exception: BaseException) -> str:
+    """Its own words, bounded and not yet scrubbed; of a group its children too."""
+    try:
+        # By str's own slicing: what __str__ returns may be of a class with another.
+        text = str.__getitem__(str(exception), slice(TEXT_LENGTH))
+    except Exception:  # __str__ is the site's code
+        return UNPRINTABLE
+    if isinstance(exception, _GROUP):
+        # All failures of task groups are told in the same words.
+        children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
+        names = sorted({type(child).__qualname__ for child in children})
+        text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
+    return text
