@@ -44,7 +44,9 @@ _SECRET = re.compile(
         (?:[_-]?(?:id|name|key|code))?
     ) (\\?["']?\s{0,3}(?:=>|[:=])\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
     (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
-      | \\["'].*?(?:\\["']|$) | \S+ )"""
+      | \\["'].*?(?:\\["']|$)
+      # Not what closes the brackets and quotes that it stands in.
+      | \S+?(?=[])},;"'\\]*(?:\s|$)) )"""
 )
 _EMAIL = re.compile(r"""[^\s@<>"'(]{1,64}@[^\s@<>"')]{1,255}""")
 _HOST = re.compile(
@@ -67,13 +69,13 @@ _TOKEN = re.compile(
 )
 _QUOTED = re.compile(
     r"""(?x) (?<!\w) [bru]{0,2} (?:
-      '(\[.*?\])'                                    # a list, as subprocess tells it
+      '(\[.*?\]|\(.*?\)|\{.*?\})'                    # of a list, by its repr
     | '((?:[^'\\]|\\.|(?<=\w)'(?=\w))*)'             # it's may be within
     | "((?:[^"\\]|\\.)*)"
     | `([^`]*)` | “([^”]*)” | \u2018([^\u2019]*)\u2019 | «([^»]*)»
     ) (?!\w)
-    # Cut off, with the end of the line or where too long:
-    | (?<!\w) [bru]{0,2} (?:'[^']+|"[^"]+|`[^`]+|“[^”]+|\u2018[^\u2019]+|«[^»]+) $
+    # Cut off, or quotes within quotes: nobody knows where it ends.
+    | (?<!\w) [bru]{0,2} ['"`“\u2018«] (?=\S) .* $
     """
 )
 _NAME = re.compile(r"[^\W\d][\w.]{0,80}")

@@ -9,7 +9,7 @@ import threading
 import pytest
 from observed import Clock
 
-from django_safecache.recording import exception_counting
+from django_safecache.recording import exception_counting, messages
 from django_safecache.recording.exception_counting import (
     SAME_SECONDS,
     cause_of_exception,
@@ -145,8 +145,7 @@ class TestText:
                 return "word " * 20_000_000
 
         assert len(message(recorder, HugeError())) <= MESSAGE_LENGTH
-        ((*_, text),) = recorder._causes._known
-        assert len(text) == TEXT_LENGTH
+        assert len(messages.told(HugeError())) == TEXT_LENGTH
 
     @pytest.mark.parametrize(
         "returned",
