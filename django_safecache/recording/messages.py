@@ -23,7 +23,7 @@ def told(exception: BaseException) -> str:
     """Its own words, bounded and not yet scrubbed; of a group its children too."""
     try:
         # By str's own slicing: what __str__ returns may be of a class with another.
-        text = str.__getitem__(str(exception), slice(TEXT_LENGTH))
+        text = str.__getitem__(_said(exception), slice(TEXT_LENGTH))
     except Exception:  # __str__ is the site's code
         return UNPRINTABLE
     if isinstance(exception, _GROUP):
@@ -32,3 +32,13 @@ def told(exception: BaseException) -> str:
         names = sorted({type(child).__qualname__ for child in children})
         text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
     return text
+
+
+def _said(exception: BaseException) -> str:
+    args = exception.args
+    numbered = len(args) == 2 and type(args[0]) is int and isinstance(args[1], str)
+    # So do MySQL's drivers tell it. Within the tuple that str() makes of it the text is
+    # quoted, and would be left out as a value, whatever it says.
+    if numbered and "DatabaseError" in (cls.__name__ for cls in type(exception).mro()):
+        return f"{args[0]} {args[1]}"
+    return str(exception)

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from django.db import OperationalError
 from observed import Clock
 
 from django_safecache.recording import exception_counting, messages
@@ -182,6 +183,19 @@ class TestText:
                 return Sly("order 17 is empty")
 
         assert message(recorder, SlyError()) == "order <n> is empty"
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            ("Lock wait timeout exceeded", "<n> Lock wait timeout exceeded"),
+            ("Duplicate entry 'ana' for key 'x'", "<n> Duplicate entry <text> for key"),
+        ],
+    )
+    def test_what_mysql_says_behind_its_number_is_kept(self, recorder, said, expected):
+        error = OperationalError(1205, said)
+        assert message(recorder, error).startswith(expected)
+        assert "ana" not in message(recorder, error)
+        assert message(recorder, ValueError(1205, said)) == "(<n>, <text>)"
 
     @pytest.mark.parametrize("errno", ["ENOSPC", 2**40, True, None])
     def test_an_errno_that_is_none_is_left_out(self, recorder, errno):
