@@ -109,6 +109,7 @@ class BrowserErrors:
         recorder.occurred(
             self._bounded(cause),
             lambda: Sighting(error.call_site, error.sample),
+            # Of each: on how many accounts is what is asked first.
             account=recorder.account(),
         )
 
