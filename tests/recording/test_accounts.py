@@ -38,6 +38,37 @@ class TestReading:
         assert reader(read=lambda: asked.append(1), storage="never")() == ""
         assert asked == []
 
+    def test_of_a_text_as_long_as_a_book_little_is_kept_and_it_stays_apart(self):
+        long = "x" * 1_000_000
+        accounts = {
+            reader(read=lambda end=end: long + end, storage="plain")() for end in "ab"
+        }
+        assert [len(account) for account in accounts] == [200, 200]
+
+    @pytest.mark.parametrize("storage", ["plain", "hmac"])
+    def test_what_cannot_be_compared_or_printed_is_none(self, storage):
+        class Strange:
+            def __eq__(self, other):
+                raise RuntimeError
+
+            __hash__ = None
+
+            def __str__(self):
+                raise RuntimeError
+
+        assert reader(read=Strange, storage=storage)() == ""
+
+    def test_a_reader_that_uses_the_failing_cache_is_not_asked_by_that_again(self):
+        def read():
+            nested.append(account())
+            return "acme"
+
+        nested = []
+        account = reader(read=read, storage="plain")
+        assert account() == "acme"
+        assert nested == [""]
+        assert account() == "acme"
+
 
 class TestHiding:
     def test_an_hmac_tells_accounts_apart_and_does_not_show_them(self):

@@ -7,6 +7,7 @@ it raises before the Nth instruction of the code that adds up.
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 
 import pytest
@@ -25,30 +26,38 @@ class InterruptionError(BaseException):
 
 
 def interrupted(work, at):
-    """Run `work`, stopped before the instruction `at` of adding up; was it?"""
-    left = at
+    """Run `work`, stopped before the instruction `at` of adding up; was it?
+
+    In a thread of its own: an exception may come where the interpreter expects none,
+    and leave the thread handling another one for good.
+    """
+    stopped = []
 
     def trace(frame, event, arg):
-        nonlocal left
+        nonlocal at
         if frame.f_code.co_filename != ADDING_UP:
             return trace
         frame.f_trace_opcodes = True
         if event == "opcode":
-            left -= 1
-            if left < 0:
+            at -= 1
+            if at < 0:
                 sys.settrace(None)
                 raise InterruptionError
         return trace
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    except InterruptionError:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    def run():
+        sys.settrace(trace)
+        try:
+            work()
+        except InterruptionError:
+            stopped.append(True)
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return bool(stopped)
 
 
 def a_recorder_with_calls_aside(clock):
