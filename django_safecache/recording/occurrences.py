@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -15,6 +15,8 @@ OTHER = "<other>"
 # Of one problem in one bucket. In a storm the first occurrences say what there is to
 # say; the rest is counted, and nothing is looked at: no account, no stack.
 DETAILED_OCCURRENCES = 50
+# Names by which problems that storm are known; a hundred servers with ten each.
+MAX_STORMY = 1000
 # One problem on a thousand accounts needs no thousand-and-first to be believed, and
 # must leave room for the facets of other problems.
 MAX_FACETS_OF_PROBLEM = 1000
@@ -77,10 +79,33 @@ class Occurrences:
         self._max_places = max_places
         self._max_facets = max_facets
         self._problems: dict[str, ProblemTally] = {}
+        self._stormy: dict[Hashable, tuple[ProblemTally, Place]] = {}
         self.places = 0
         self.facets = 0
 
-    def add(self, cause: Cause, alias: str, server: str, now: float) -> ProblemTally:
+    def again(self, known_as: Hashable, now: float) -> bool:
+        """Count one more of what `add` was told of by that name, if it is a storm.
+
+        Then there is nothing to find out, and no detail to be looked at.
+        """
+        known = self._stormy.get(known_as)
+        if known is None:
+            return False
+        tally, place = known
+        tally.count += 1
+        place.count += 1
+        if now > place.last_seen:
+            place.last_seen = now
+        return True
+
+    def add(
+        self,
+        cause: Cause,
+        alias: str,
+        server: str,
+        now: float,
+        known_as: Hashable = None,
+    ) -> ProblemTally:
         """Count one occurrence, and return the tally it went to."""
         tally = self._problems.get(cause.fingerprint)
         place = tally.places.get((alias, server)) if tally else None
@@ -96,6 +121,10 @@ class Occurrences:
             place.last_seen = now
         elif now < place.first_seen:
             place.first_seen = now
+        if known_as is not None and tally.count >= DETAILED_OCCURRENCES:
+            if len(self._stormy) >= MAX_STORMY:
+                self._stormy.clear()
+            self._stormy[known_as] = tally, place
         return tally
 
     def _place(self, tally: ProblemTally, alias: str, server: str, now: float) -> Place:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime, timezone
 
 from django_safecache.memcached.outcomes import Outcome
@@ -111,16 +111,17 @@ class Recorder:
             else:
                 parts = divided(outcome, key_group)
                 group = parts[0][0]
-        opened = self._clock() >= self._buckets.end and self._open()
+        now = self._clock()
+        opened = now >= self._buckets.end and self._open()
         if parts is None:
             self._aside.append(((alias, server, group), outcome[FIRST_FIGURE:]))
         else:
             self._aside.extend([((alias, server, name), part) for name, part in parts])
         if len(self._aside) >= MAX_ASIDE:
             with self._lock:
-                self._buckets.add_up(self._aside, self._clock())
+                self._buckets.add_up(self._aside, now)
         if outcome.failures:
-            self._count_failures(outcome, group)
+            self._count_failures(outcome, group, now)
         if opened and self.on_new_bucket:
             self.on_new_bucket()
 
@@ -137,18 +138,20 @@ class Recorder:
         alias: str = "",
         server: str = "",
         key_group: str = "",
+        known_as: Hashable = None,
     ) -> None:
         """Count one occurrence of a problem.
 
         `seen` is called when details are wanted, in this thread, before this returns.
         `account` is for who has read it already: then every occurrence's is kept, not
-        only that of the first ones.
+        only that of the first ones. `known_as` is a name for all that is given here,
+        by which `Occurrences.again` may know it.
         """
         now = self._clock()
         with self._lock:
             opened = now >= self._buckets.end and self._open()
             occurrences = self._buckets.current.occurrences
-            tally = occurrences.add(cause, alias, server, now)
+            tally = occurrences.add(cause, alias, server, now, known_as)
         if opened and self.on_new_bucket:
             self.on_new_bucket()
         if tally.count <= DETAILED_OCCURRENCES:
@@ -234,24 +237,25 @@ class Recorder:
             self._buckets.add_up(self._aside, now)
             return now >= self._buckets.end and self._buckets.open(now)
 
-    def _count_failures(self, outcome: Outcome, key_group: str) -> None:
+    def _count_failures(self, outcome: Outcome, key_group: str, now: float) -> None:
+        alias, buckets = outcome.alias, self._buckets
         for failure in outcome.failures:
-            if failure.kind in CONSEQUENCES:
+            kind, server, text = failure.kind, failure.server, failure.text
+            if kind in CONSEQUENCES:
                 continue
-            cause = self._causes.of(
-                failure.kind,
-                failure.exception,
-                failure.errno,
-                failure.text,
-                keys=outcome.keys,
-                server=failure.server,
-            )
+            told = (kind, failure.exception, failure.errno, text)
+            with self._lock:
+                known_as = (alias, server, told)
+                occurrences = buckets.current.occurrences
+                if now < buckets.end and occurrences.again(known_as, now):
+                    continue
             self.occurred(
-                cause,
+                self.cause(*told, keys=outcome.keys, server=server),
                 sightings.here,
-                alias=outcome.alias,
-                server=failure.server,
+                alias=alias,
+                server=server,
                 key_group=key_group,
+                known_as=known_as,
             )
 
     def _look(

@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Stage, int], Iterator[Row]]] = {
     "commands": one_key.commands,
     "memory": costs.memory,
     "recording": costs.recording,
+    "storm": costs.storm,
     "growth": many_keys.growth,
 }
 ROUNDS = 200

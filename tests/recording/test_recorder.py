@@ -14,6 +14,7 @@ from observed import NOON, SERVER, Clock, make_failure, make_outcome
 from django_safecache.memcached.outcomes import FAILURE_KINDS, Observers
 from django_safecache.recording.cells import COUNTS
 from django_safecache.recording.key_groups import first_match
+from django_safecache.recording.occurrences import MAX_STORMY
 from django_safecache.recording.recorder import CONSEQUENCES, Recorder
 from django_safecache.recording.sightings import Sighting
 
@@ -405,6 +406,34 @@ class TestProblems:
         clock.now += 300
         recorder.occurred(cause, seen)
         assert asked == {"account": 51, "seen": 51}
+
+    def test_a_storm_of_several_problems_and_servers_is_counted_by_each(self):
+        clock, expected = Clock(), Counter()
+        recorder = Recorder(clock=clock, max_places=5)
+        kinds, servers = ("epipe", "timeout"), "ABC"
+        for number in range(3000):
+            clock.now = NOON + number / 5  # over two buckets
+            kind, server = kinds[number % 2], servers[number % 3]
+            failure = make_failure(kind, server=server)
+            recorder.observe(make_outcome(server=server, failures=(failure,)))
+            expected[kind] += 1
+        snapshot = recorder.snapshot()
+        kinds = {cause.fingerprint: cause.kind for cause in snapshot.causes}
+        counted = Counter()
+        for totals in snapshot.occurrences:
+            counted[kinds[totals.fingerprint]] += totals.count
+        assert counted == expected
+        assert max(t.last_seen for t in snapshot.occurrences).timestamp() == clock.now
+
+    def test_what_a_storm_is_known_by_is_bounded(self):
+        recorder = Recorder(clock=Clock(), fingerprint=lambda cause: "all of it")
+        for number in range(3 * MAX_STORMY):
+            failure = make_failure("server_error", errno=None, text=f"no {number}")
+            recorder.observe(make_outcome(failures=(failure,)))
+        (totals,) = recorder.snapshot().occurrences
+        assert totals.count == 3 * MAX_STORMY
+        occurrences = recorder._buckets.current.occurrences
+        assert len(occurrences._stormy) <= MAX_STORMY
 
     def test_facets_without_room_are_dropped_and_that_is_counted(self):
         accounts = iter(range(10))
