@@ -30,7 +30,8 @@ from django_safecache.testing import Faults, LocalMemcached
 
 SERVERS = 3
 SECONDS = 0.05
-"""A timeout; nothing waits for anything but a fault."""
+"""The timeout of who is to run into one; all others are patient."""
+PATIENT = 30
 KEYS = (
     *(f"user:{number}:profile" for number in (1, 17, 4711)),
     *(f"session:{name}" for name in ("anna", "bela", "carlo")),
@@ -112,12 +113,17 @@ def raised(cause: str, call: Callable[..., object], *given: object) -> Iterator[
 # pymemcache
 
 
-def _pymemcache(address: str) -> Client:
+def _patience(cause: str) -> float:
+    return SECONDS if cause == "timeout" else PATIENT
+
+
+def _pymemcache(address: str, cause: str = "") -> Client:
     host, _, port = address.partition(":")
+    patience = _patience(cause)
     return Client(
         (host, int(port)),
-        timeout=SECONDS,
-        connect_timeout=SECONDS,
+        timeout=patience,
+        connect_timeout=patience,
         default_noreply=False,
     )
 
@@ -149,7 +155,7 @@ def _calls_of_pymemcache(cause: str, address: str, key: str) -> Iterator[Event]:
         lambda client: client.set(key, "value"),
         lambda client: client.get_many([key, *KEYS]),
     ):
-        client = _pymemcache(address)
+        client = _pymemcache(address, cause)
         yield from raised(cause, call, client)
         client.close()
 
@@ -174,8 +180,8 @@ def _epipe_of_pymemcache(server: LocalMemcached) -> Iterator[Event]:
 
 
 def of_pylibmc(servers: Servers, pylibmc: object) -> Iterator[Event]:
-    def client(address):
-        wait = int(SECONDS * 1e6)
+    def client(address, cause=""):
+        wait = int(_patience(cause) * 1e6)
         return pylibmc.Client(
             [address],
             behaviors={
@@ -187,8 +193,8 @@ def of_pylibmc(servers: Servers, pylibmc: object) -> Iterator[Event]:
         )
 
     def calls(cause, address, key):
-        yield from raised(cause, client(address).get, key)
-        yield from raised(cause, client(address).set, key, "value")
+        yield from raised(cause, client(address, cause).get, key)
+        yield from raised(cause, client(address, cause).set, key, "value")
 
     for cause, server, key in servers.failing():
         yield from calls(cause, server.address, key)
@@ -231,7 +237,7 @@ def of_safecache(servers: Servers) -> list[tuple[str, object, tuple[object, ...]
     try:
         for cause, server, key in servers.failing():
             failing.cause = cause
-            _calls_of_safecache(server.address, key)
+            _calls_of_safecache(server.address, key, _patience(cause))
         with servers.dead() as addresses:
             failing.cause = "refused"
             for address in addresses:
@@ -252,17 +258,19 @@ def of_safecache(servers: Servers) -> list[tuple[str, object, tuple[object, ...]
     return failing.seen
 
 
-def _with_cache(address: str, call: Callable[[SafeCache], object]) -> None:
-    options = {"timeout": SECONDS, "connect_timeout": SECONDS, "deadline": 5}
+def _with_cache(
+    address: str, call: Callable[[SafeCache], object], patience: float = PATIENT
+) -> None:
+    options = {"timeout": patience, "connect_timeout": patience, "deadline": 60}
     cache = SafeCache(address, {"OPTIONS": options})
     call(cache)
     cache.disconnect_all()
 
 
-def _calls_of_safecache(address: str, key: str) -> None:
-    _with_cache(address, lambda cache: cache.get(key))
-    _with_cache(address, lambda cache: cache.set(key, "value"))
-    _with_cache(address, lambda cache: cache.get_many([key, *KEYS]))
+def _calls_of_safecache(address: str, key: str, patience: float = PATIENT) -> None:
+    _with_cache(address, lambda cache: cache.get(key), patience)
+    _with_cache(address, lambda cache: cache.set(key, "value"), patience)
+    _with_cache(address, lambda cache: cache.get_many([key, *KEYS]), patience)
 
 
 def _leave_a_broken_pickle(address: str, key: str) -> None:
