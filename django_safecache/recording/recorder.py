@@ -143,27 +143,26 @@ class Recorder:
         """Count one occurrence of a problem.
 
         `seen` is called when details are wanted, in this thread, before this returns.
-        `account` is for who has read it already: then every occurrence's is kept, not
-        only that of the first ones. `known_as` is a name for all that is given here,
-        by which `Occurrences.again` may know it.
+        `account` is for who has read it already: then it is kept of every occurrence.
+        `known_as` is a name for all that is given, by which `Occurrences.again` knows
+        it in a storm.
         """
         now = self._clock()
         with self._lock:
             opened = now >= self._buckets.end and self._open()
             occurrences = self._buckets.current.occurrences
             tally = occurrences.add(cause, alias, server, now, known_as)
+            if account and not occurrences.add_facet(tally, "account", account):
+                self._dropped += 1
         if opened and self.on_new_bucket:
             self.on_new_bucket()
         if tally.count <= DETAILED_OCCURRENCES:
             facets = {
-                "account": self.account() if account is None else account,
+                "account": self.account() if account is None else "",
                 "key_group": key_group,
                 "release": self._release,
             }
             self._look(seen(), facets, tally, occurrences)
-        elif account:
-            with self._lock:
-                self._add_facet(occurrences, tally, "account", account)
 
     def cause(
         self,
@@ -269,18 +268,13 @@ class Recorder:
         fingerprint, call_site = tally.cause.fingerprint, seen.call_site
         with self._lock:
             for facet, value in {**facets, "call_site": call_site}.items():
-                self._add_facet(occurrences, tally, facet, value)
+                if not occurrences.add_facet(tally, facet, value):
+                    self._dropped += 1
             wanted = self._samples.wants(fingerprint, call_site)
         if wanted:
             text, now = seen.sample(), self._clock()
             with self._lock:
                 self._samples.add(fingerprint, call_site, text, now)
-
-    def _add_facet(
-        self, occurrences: Occurrences, tally: ProblemTally, facet: str, value: str
-    ) -> None:
-        if not occurrences.add_facet(tally, facet, value):
-            self._dropped += 1
 
 
 def _moment(seconds: float) -> datetime:

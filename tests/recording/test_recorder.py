@@ -407,6 +407,15 @@ class TestProblems:
         recorder.occurred(cause, seen)
         assert asked == {"account": 51, "seen": 51}
 
+    def test_an_account_that_was_read_already_is_kept_of_each(self):
+        recorder = Recorder(clock=Clock())
+        cause = recorder.cause("application", "", None, "")
+        for number in range(120):
+            seen = Sighting("here", lambda: "")
+            recorder.occurred(cause, lambda seen=seen: seen, account=str(number))
+        facets = Counter(facet.facet for facet in recorder.snapshot().facets)
+        assert facets == {"account": 120, "call_site": 1}
+
     def test_a_storm_of_several_problems_and_servers_is_counted_by_each(self):
         clock, expected = Clock(), Counter()
         recorder = Recorder(clock=clock, max_places=5)
