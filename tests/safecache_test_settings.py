@@ -1,7 +1,9 @@
-"""Django settings of the test suite: SQLite, no cache server of their own."""
+"""Django settings of the test suite: no cache server of their own, and SQLite, unless
+`real_databases.py` tells of another database in the environment."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 
@@ -19,6 +21,8 @@ DATABASES = {
         "TEST": {"NAME": f"{tempfile.gettempdir()}/safecache-{os.getpid()}.sqlite3"},
     }
 }
+if "SAFECACHE_TEST_DATABASE" in os.environ:
+    DATABASES["default"] = json.loads(os.environ["SAFECACHE_TEST_DATABASE"])
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
