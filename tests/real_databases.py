@@ -1,10 +1,9 @@
 """Database servers of a test's own: on loopback, in a folder that goes with them.
 
-    python tests/real_databases.py postgresql|mariadb COMMAND...
+    python tests/real_databases.py postgresql|mariadb [OPTIONS OF PYTEST]
 
-starts one, runs the command with `SAFECACHE_TEST_DATABASE` telling the settings of the
-tests where it is, and ends it. Where a server is not installed nothing is run, which
-is a failure when `CI` is set.
+starts one, runs the tests of what is stored with it, and ends it. Where a server is not
+installed nothing is run, which is a failure when `CI` is set.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import os
 import pwd
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -27,11 +27,25 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parent.parent / "example_project"))
 
 from cache_server import free_port
+from told_database import ENVIRONMENT_NAME
 
 START_SECONDS = 60.0
 END_SECONDS = 60.0
 NAME = "safecache"
-ENVIRONMENT_NAME = "SAFECACHE_TEST_DATABASE"
+# What does not write to the database itself, or brings a SQLite of its own, is the same
+# with every server.
+TESTS = (
+    "test_ingest*",
+    "test_models",
+    "test_reports*",
+    "test_rollup*",
+    "test_storage*",
+)
+TEST_FOLDERS = ("digest", "management", "problems")
+NOT_THERE = ("--ignore-glob=*_processes.py", "-k", "not Processes")
+ENDED_WITHOUT_SERVER = 77
+"""The exit code of a script whose server is not installed; not in CI, where that is a
+failure."""
 
 
 class DatabaseServer:
@@ -242,6 +256,36 @@ class MariaDB(DatabaseServer):
         return ["mariadb", "--no-defaults", *server, "-e", statement]
 
 
+class SQLite:
+    """A file, for runs that are the same on all three; not a server."""
+
+    kind = "sqlite"
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="safecache-sqlite-"))
+        self._file = self._folder / "db.sqlite3"
+        self._connection: sqlite3.Connection | None = None
+
+    def start(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def stop(self) -> None:
+        """Lock it, so that nobody else can read or write."""
+        self._connection = sqlite3.connect(self._file, isolation_level=None, timeout=60)
+        self._connection.execute("BEGIN EXCLUSIVE")
+
+    def close(self) -> None:
+        self.start()
+        shutil.rmtree(self._folder)
+
+    def settings(self, **changes: object) -> dict[str, object]:
+        """An entry of Django's ``DATABASES``."""
+        engine = "django.db.backends.sqlite3"
+        return {"ENGINE": engine, "NAME": str(self._file), **changes}
+
+
 def _postgresql() -> PostgreSQL | None:
     # Debian keeps the server's programs out of PATH, in a folder for each version.
     versions = Path("/usr/lib/postgresql").glob("*/bin")
@@ -256,26 +300,28 @@ def _mariadb() -> MariaDB | None:
     return MariaDB(Path(program).resolve().parent) if program else None
 
 
-SERVERS = {"postgresql": _postgresql, "mariadb": _mariadb}
+Database = DatabaseServer | SQLite
+DATABASES = {"sqlite": SQLite, "postgresql": _postgresql, "mariadb": _mariadb}
 
 
 @contextmanager
-def running(kind: str) -> Iterator[DatabaseServer | None]:
-    """A server with an empty database `NAME`; None if there is none here."""
-    server = SERVERS[kind]()
-    if server is None:
+def running(kind: str) -> Iterator[Database | None]:
+    """One with an empty database; None if there is no server of the kind here."""
+    database = DATABASES[kind]()
+    if database is None:
         yield None
         return
     try:
-        server.start()
-        server.execute(f"CREATE DATABASE {NAME}")
-        yield server
+        database.start()
+        if isinstance(database, DatabaseServer):
+            database.execute(f"CREATE DATABASE {NAME}")
+        yield database
     finally:
-        server.close()
+        database.close()
 
 
 @contextmanager
-def running_or_skip(kind: str) -> Iterator[DatabaseServer]:
+def running_or_skip(kind: str) -> Iterator[Database]:
     """The same. Without a server the test is skipped, and in CI failed."""
     with running(kind) as server:
         if server is None:
@@ -283,6 +329,12 @@ def running_or_skip(kind: str) -> Iterator[DatabaseServer]:
                 pytest.fail(f"CI must have the server of {kind}")
             pytest.skip(f"the server of {kind} is not installed")
         yield server
+
+
+def without_server(kind: str) -> int:
+    """Say so, and return the exit code that says it too."""
+    print(f"the server of {kind} is not installed")
+    return 1 if os.environ.get("CI") else ENDED_WITHOUT_SERVER
 
 
 def _unprivileged_user() -> str:
@@ -296,17 +348,22 @@ def _children(parent: int) -> list[int]:
 
 
 def main() -> int:
-    kind, *command = sys.argv[1:]
+    kind, *options = sys.argv[1:]
     # So that the server is ended also when this is.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with running(kind) as server:
         if server is None:
-            print(f"the server of {kind} is not installed: not run: {command}")
-            return 1 if os.environ.get("CI") else 0
+            return 0 if without_server(kind) == ENDED_WITHOUT_SERVER else 1
         told = {ENVIRONMENT_NAME: json.dumps(server.settings())}
-        return subprocess.run(
-            command, env={**os.environ, **told}, check=False
-        ).returncode
+        command = [sys.executable, "-m", "pytest", *NOT_THERE, *options, *_tests()]
+        environment = {**os.environ, **told}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _tests() -> list[Path]:
+    folder = Path(__file__).resolve().parent
+    files = [file for name in TESTS for file in sorted(folder.glob(f"{name}.py"))]
+    return files + [folder / name for name in TEST_FOLDERS if (folder / name).is_dir()]
 
 
 if __name__ == "__main__":

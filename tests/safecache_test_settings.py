@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
+
+from told_database import told_database
 
 SECRET_KEY = "tests"
 DEBUG = False
@@ -21,8 +22,8 @@ DATABASES = {
         "TEST": {"NAME": f"{tempfile.gettempdir()}/safecache-{os.getpid()}.sqlite3"},
     }
 }
-if "SAFECACHE_TEST_DATABASE" in os.environ:
-    DATABASES["default"] = json.loads(os.environ["SAFECACHE_TEST_DATABASE"])
+if database := told_database():
+    DATABASES["default"] = database
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",

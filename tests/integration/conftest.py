@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-# A minute for each web server: not with the other tests. It is collected where it is
-# named on the command line, as `tox run -e integration` does.
-collect_ignore = ["test_faults.py"]
+# A minute for each web server or database: not with the other tests. They are collected
+# where they are named on the command line, as tox does.
+collect_ignore = ["test_exactness.py", "test_faults.py"]
