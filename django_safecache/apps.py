@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from django.apps import AppConfig
@@ -14,6 +18,7 @@ from django_safecache.conf import Settings, get_settings
 from django_safecache.memcached.outcomes import observers
 from django_safecache.recording.accounts import account_reader
 from django_safecache.recording.key_groups import first_match
+from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.log_handler import DigestHandler
 from django_safecache.recording.recorder import Recorder
 
@@ -60,6 +65,7 @@ def _connect(conf: Settings) -> Ingest:
         interval=conf.flush_interval,
         database=conf.database,
         zone=conf.digest.zone,
+        leftovers=_leftovers(conf.database),
         under_test=_under_test,
     )
     if conf.flush != "off":
@@ -67,6 +73,16 @@ def _connect(conf: Settings) -> Ingest:
         observers.connect(recorder)
         DigestHandler.recorder = recorder
     return ingest
+
+
+def _leftovers(alias: str) -> Leftovers:
+    """A folder for this user's sites, and a name that tells which database is meant."""
+    database = settings.DATABASES.get(alias, {})
+    names = ("ENGINE", "HOST", "PORT", "NAME")
+    told = [str(database.get(name, "")) for name in names]
+    site = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    folder = f"django_safecache-{os.geteuid()}"
+    return Leftovers(Path(tempfile.gettempdir()) / folder, site)
 
 
 def _under_test() -> bool:

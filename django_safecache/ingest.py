@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing.util
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import tzinfo
 from functools import partial
 
@@ -18,12 +16,15 @@ from django.db import connections, transaction
 
 from django_safecache.conf import FlushMode
 from django_safecache.events import get_logger
-from django_safecache.recording.fingerprints import scrubbed
+from django_safecache.own_connection import own_connection
+from django_safecache.process_ends import at_process_end, not_at_process_end
+from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.recorder import Recorder
-from django_safecache.storage import store
+from django_safecache.recording.snapshots import Snapshot
+from django_safecache.storage import store, store_trouble
+from django_safecache.trouble import Trouble
 
-LOG_INTERVAL = 60.0
-# How long the end of a process waits for a flush that is under way elsewhere.
+# How long the end of a process waits for its last totals to be stored.
 EXIT_PATIENCE = 5.0
 
 
@@ -33,8 +34,11 @@ class Ingest:
     `mode` says when: ``thread`` every `interval` seconds in a daemon thread that is
     started by the first outcome of the process, and again in a forked child;
     ``request`` at the end of a request once the interval has passed; ``manual`` when
-    `flush` is called; ``off`` never. The first two also store when the process ends
-    orderly. Thread-safe.
+    `flush` is called; ``off`` never. After failures that follow each other it is done
+    less often. The first two modes use a connection of their own, and also store when
+    the process ends in order. If that cannot be done within `EXIT_PATIENCE` seconds, or
+    as long as the database lets a statement of ``request`` wait, the totals are put
+    among the `leftovers`, which the next process stores that can. Thread-safe.
 
     Once `under_test` has said that a test run is on, every mode is ``manual``: the
     database of a test run is gone when its process ends, and the site's own is back
@@ -49,6 +53,7 @@ class Ingest:
         interval: float,
         database: str,
         zone: tzinfo,
+        leftovers: Leftovers | None = None,
         under_test: Callable[[], bool] = lambda: False,
     ) -> None:
         self.recorder = recorder
@@ -56,9 +61,9 @@ class Ingest:
         self.interval = interval
         self.database = database
         self.zone = zone
+        self.leftovers = leftovers
         self._under_test = under_test
         self._is_test = False
-        self.flush_errors = 0
         self._reset()
         _ingests.add(self)
 
@@ -69,96 +74,168 @@ class Ingest:
         self._start_lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._flushed_at = time.monotonic()
-        self._logged_at = float("-inf")
-        self.flush_errors = 0
+        self._started = False
         self._reported = False
+        self._ended = False
+        self.trouble = Trouble(self.database)
+        self._next_flush = time.monotonic() + self.trouble.pause(self.interval)
+
+    @property
+    def flush_errors(self) -> int:
+        return self.trouble.errors
 
     def connect(self) -> None:
         """Start to store as `mode` says. Starts no thread and asks no database."""
-        if self.mode == "thread":
-            self.recorder.on_new_bucket = self._start
-        elif self.mode == "request":
-            request_finished.connect(self._request_finished)
         if self.mode in ("thread", "request"):
-            atexit.register(self.close)
-            # A child of multiprocessing ends without atexit, by its own finalizers.
-            multiprocessing.util.register_after_fork(self, Ingest._close_at_the_end)
+            self.recorder.on_new_bucket = self._start
+            request_finished.connect(self._request_finished)
 
-    def _close_at_the_end(self) -> None:
-        multiprocessing.util.Finalize(self, self.close, exitpriority=0)
-
-    def flush(self, *, ended: bool = False) -> bool:
+    def flush(self) -> bool:
         """Store everything now; False if that failed, and the totals are kept.
 
         Uses the database connection of the calling thread, and therefore its
-        transaction. `ended` says that the process will report no more.
+        transaction.
         """
         with self._lock:
-            return self._flush(ended=ended)
+            return self._flush()
 
-    def close(self) -> None:
-        """Stop, store what is left and say that the process has ended."""
+    def close(self, **kwargs: object) -> None:
+        """Stop, store what is left and say that the process has ended.
+
+        In the modes ``manual`` and ``off`` nothing is stored.
+        """
         self._stop.set()
         request_finished.disconnect(self._request_finished)
-        atexit.unregister(self.close)
-        if self._tests():
+        not_at_process_end(self.close)
+        if self._tests() or self._ended or not self._started:
             return
-        if self._lock.acquire(timeout=EXIT_PATIENCE):
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            # It does that itself, and is left alone if the database does not answer.
+            thread.join(EXIT_PATIENCE)
+        elif self._lock.acquire(timeout=EXIT_PATIENCE):
             try:
-                self._flush(ended=True)
-                self._leave_connection()
+                self._flush_last()
             finally:
                 self._lock.release()
+        if not self._ended:
+            self._ended = True
+            self._leave()
 
-    def _flush(self, *, ended: bool = False) -> bool:
-        self._flushed_at = time.monotonic()
+    def _flush_last(self) -> None:
+        self._ended = self._flush(own=True, ended=True)
+
+    def _flush(self, *, own: bool = False, ended: bool = False) -> bool:
         if self.mode == "off":
             return True
         try:
-            snapshot = self.recorder.snapshot()
-            if not (self._reported or snapshot.cells or snapshot.occurrences):
-                # A command that used no cache: nothing to say, and perhaps no table.
-                return True
-            store(
-                snapshot,
-                using=self.database,
-                zone=self.zone,
-                flush_errors=self.flush_errors,
-                ended=ended,
-            )
-            # What a transaction of the caller's rolls back is to be stored again.
-            transaction.on_commit(
-                partial(self.recorder.forget, snapshot), using=self.database
-            )
-        except Exception as error:  # no table, no database, locked, read-only, full
-            self._failed(error)
+            with own_connection(self.database) if own else nullcontext():
+                return self._flush_here(own=own, ended=ended)
+        except Exception as error:  # there is no such database
+            self.trouble.add(error)
             return False
+        finally:
+            self._next_flush = time.monotonic() + self.trouble.pause(self.interval)
+
+    def _flush_here(self, *, own: bool, ended: bool) -> bool:
+        try:
+            self._store(ended=ended)
+        except Exception as error:  # no table, no database, locked, read-only, full
+            self.trouble.add(error)
+            with suppress(Exception):  # the same, as a rule
+                self._store_trouble()
+            return False
+        self.trouble.over()
+        if own:
+            self._store_leftovers()
         return True
 
-    def _failed(self, error: Exception) -> None:
-        self.flush_errors += 1
-        now = time.monotonic()
-        if now - self._logged_at < LOG_INTERVAL:
+    def _store(self, *, ended: bool) -> None:
+        snapshot = self.recorder.snapshot()
+        if not (self._reported or snapshot.cells or snapshot.occurrences):
+            # A command that used no cache: nothing to say, and perhaps no table.
             return
-        self._logged_at = now
-        get_logger().warning(
-            "flush_failed",
-            database=self.database,
-            errors=self.flush_errors,
-            exception=type(error).__name__,
-            message=scrubbed(str(error)),
+        store(
+            snapshot,
+            using=self.database,
+            zone=self.zone,
+            flush_errors=self.trouble.errors,
+            last_error=self.trouble.last_error,
+            last_error_at=self.trouble.last_error_at,
+            ended=ended,
         )
+        # What a transaction of the caller's rolls back is to be stored again.
+        transaction.on_commit(partial(self._stored, snapshot), using=self.database)
+
+    def _stored(self, snapshot: Snapshot) -> None:
+        self.recorder.forget(snapshot)
+        self._reported = True
+
+    def _store_trouble(self) -> None:
+        connection = connections[self.database]
+        # Without a connection there is no use in trying, and within a transaction of
+        # the caller's it would do harm.
+        if connection.connection is not None and not connection.in_atomic_block:
+            store_trouble(
+                self.recorder.writer,
+                using=self.database,
+                flush_errors=self.trouble.errors,
+                last_error=self.trouble.last_error,
+                last_error_at=self.trouble.last_error_at,
+            )
+
+    def _store_leftovers(self) -> None:
+        try:
+            for file, left in self.leftovers.each() if self.leftovers else ():
+                store(
+                    left.snapshot,
+                    using=self.database,
+                    zone=self.zone,
+                    flush_errors=left.flush_errors,
+                    last_error=left.last_error,
+                    last_error_at=left.last_error_at,
+                    ended=True,
+                )
+                file.unlink(missing_ok=True)
+        except Exception as error:  # the same as of its own totals, or of the files
+            self.trouble.add(error)
+
+    def _leave(self) -> None:
+        """Put what could not be stored where the next process finds it."""
+        snapshot = self.recorder.snapshot()
+        if not (snapshot.cells or snapshot.occurrences):
+            return
+        trouble = self.trouble
+        left = Leftover(
+            snapshot, trouble.errors, trouble.last_error, trouble.last_error_at
+        )
+        try:
+            if self.leftovers is None:
+                raise FileNotFoundError("there is no folder for them")
+            self.leftovers.keep(left)
+        except Exception as error:  # no such folder, read-only, full, not ours
+            get_logger().error(
+                "counts_lost",
+                database=self.database,
+                calls=sum(cell.counts["calls"] for cell in snapshot.cells),
+                reason=str(error),
+            )
 
     def _tests(self) -> bool:
         self._is_test = self._is_test or self._under_test()
         return self._is_test
 
     def _start(self) -> None:
+        """The first outcome of this process, or the first in a new bucket."""
         if self._tests():
             return
         with self._start_lock:
-            if self._stop.is_set() or (self._thread and self._thread.is_alive()):
+            if self._stop.is_set():
+                return
+            if not self._started:
+                self._started = True
+                at_process_end(self.close)
+            if self.mode == "request" or (self._thread and self._thread.is_alive()):
                 return
             self._thread = threading.Thread(
                 target=self._run, name="django_safecache.ingest", daemon=True
@@ -170,34 +247,26 @@ class Ingest:
 
     def _run(self) -> None:
         stop = self._stop
-        while not (stop.wait(self.interval) or self._tests()):
-            self.flush()
-            # Held open, it would cost the database a connection for every process of
-            # the site, and work a few milliseconds in ten seconds.
-            self._close_connection()
+        while not stop.wait(max(self._next_flush - time.monotonic(), 0.0)):
+            if self._tests():
+                return
+            with self._lock:
+                self._flush(own=True)
+        if not self._tests():
+            with self._lock:
+                self._flush_last()
 
     def _request_finished(self, **kwargs: object) -> None:
-        if time.monotonic() - self._flushed_at < self.interval or self._tests():
+        # The thread does not get to run where uWSGI has none, or a processor too few.
+        grace = 0.0 if self.mode == "request" else self.interval
+        if time.monotonic() < self._next_flush + grace or self._tests():
             return
         # Another thread is at it: this one's request need not wait.
         if self._lock.acquire(blocking=False):
             try:
-                self._flush()
-                self._leave_connection()
+                self._flush(own=True)
             finally:
                 self._lock.release()
-
-    def _leave_connection(self) -> None:
-        """Close what Django closes at the end of a request, before this ran."""
-        with suppress(Exception):  # not configured, or closed already
-            connection = connections[self.database]
-            # In the transaction of a test case it would be taken from the test.
-            if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
-
-    def _close_connection(self) -> None:
-        with suppress(Exception):  # not configured, or closed already
-            connections[self.database].close()
 
 
 _ingests: weakref.WeakSet[Ingest] = weakref.WeakSet()

@@ -25,6 +25,7 @@ WRITER_LENGTH = 64
 HOST_LENGTH = 255
 FACET_LENGTH = 200
 CALL_SITE_LENGTH = 200
+ERROR_LENGTH = 200
 
 
 class Resolution(models.IntegerChoices):
@@ -293,7 +294,15 @@ class Writer(models.Model):
     dropped = models.PositiveBigIntegerField(
         default=0, help_text=_("Details not kept because there were too many.")
     )
-    flush_errors = models.PositiveBigIntegerField(default=0)
+    flush_errors = models.PositiveBigIntegerField(
+        default=0, help_text=_("How often its totals could not be stored.")
+    )
+    last_error = models.CharField(
+        max_length=ERROR_LENGTH,
+        blank=True,
+        help_text=_("Why not, last time; without names, numbers and values."),
+    )
+    last_error_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("writer")

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ TESTS = (
     "test_rollup*",
     "test_storage*",
 )
-TEST_FOLDERS = ("digest", "management", "problems")
+TEST_FOLDERS = ("digest", "ingest", "management", "reports", "storage")
 NOT_THERE = ("--ignore-glob=*_processes.py", "-k", "not Processes")
 ENDED_WITHOUT_SERVER = 77
 """The exit code of a script whose server is not installed; not in CI, where that is a
@@ -75,6 +75,8 @@ class DatabaseServer:
             self._process = subprocess.Popen(
                 self._command(),
                 cwd=self._folder,
+                # Of the test's own it may not be allowed to use.
+                env={**os.environ, "TMPDIR": str(self._folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -144,6 +146,7 @@ class DatabaseServer:
         done = subprocess.run(
             list(map(str, command)),
             cwd=self._folder,
+            env={**os.environ, "TMPDIR": str(self._folder)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -165,7 +168,9 @@ class DatabaseServer:
         # PostgreSQL has a process for each connection, in sessions of their own.
         if self._process is not None:
             for pid in (self._process.pid, *_children(self._process.pid)):
-                os.kill(pid, number)
+                # A connection may have ended since.
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _told(self) -> str:
         return self._log.read_text(errors="replace")[-2000:]

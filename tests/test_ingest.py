@@ -107,7 +107,7 @@ class TestTrouble:
             for _ in range(5):
                 ingest.flush()
             assert len(caplog.records) == 1
-            ingest._logged_at -= 60
+            ingest.trouble._logged_at -= 60
             ingest.flush()
         assert len(caplog.records) == 2
         assert "event='flush_failed'" in caplog.records[1].getMessage()
@@ -181,7 +181,7 @@ class TestThread:
 
 
 class TestRequest:
-    @pytest.mark.django_db
+    @pytest.mark.django_db(transaction=True)
     def test_the_end_of_a_request_stores_once_the_interval_has_passed(
         self, make_ingest
     ):
@@ -190,7 +190,7 @@ class TestRequest:
         ingest.recorder.observe(make_outcome(hits=3))
         ingest._request_finished()
         assert stored_hits() == 0
-        ingest._flushed_at -= 60
+        ingest._next_flush -= 90
         ingest._request_finished()
         assert stored_hits() == 3
 
@@ -201,10 +201,10 @@ class TestRequest:
         ingest.close()
         assert len(request_finished.receivers) == receivers - 1
 
-    @pytest.mark.django_db
+    @pytest.mark.django_db(transaction=True)
     def test_a_request_does_not_wait_for_another_ones_flush(self, make_ingest):
         ingest = make_ingest("request", interval=60)
-        ingest._flushed_at -= 60
+        ingest._next_flush -= 90
         ingest.recorder.observe(make_outcome(hits=3))
         with ingest._lock:
             ingest._request_finished()
@@ -243,7 +243,7 @@ def run_process(path, mode, code, **environment):
     source = textwrap.dedent(PROCESS) + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", source, str(path), mode],
-        env={**os.environ, **environment},
+        env={**os.environ, "TMPDIR": str(path.parent), **environment},
         capture_output=True,
         text=True,
         timeout=60,

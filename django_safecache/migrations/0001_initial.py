@@ -142,7 +142,9 @@ class Migration(migrations.Migration):
                 ('last_flush', models.DateTimeField()),
                 ('ended', models.DateTimeField(blank=True, help_text='Empty until the process ended orderly.', null=True)),
                 ('dropped', models.PositiveBigIntegerField(default=0, help_text='Details not kept because there were too many.')),
-                ('flush_errors', models.PositiveBigIntegerField(default=0)),
+                ('flush_errors', models.PositiveBigIntegerField(default=0, help_text='How often its totals could not be stored.')),
+                ('last_error', models.CharField(blank=True, help_text='Why not, last time; without names, numbers and values.', max_length=200)),
+                ('last_error_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
                 'verbose_name': 'writer',

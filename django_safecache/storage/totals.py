@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
 from django.db.models import Q
@@ -13,6 +13,7 @@ from django_safecache.conf import RetentionDays
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     ALIAS_LENGTH,
+    ERROR_LENGTH,
     HOST_LENGTH,
     KEY_GROUP_LENGTH,
     SERVER_LENGTH,
@@ -27,7 +28,7 @@ from django_safecache.models import (
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
 from django_safecache.recording.fingerprints import shortened
-from django_safecache.recording.snapshots import Snapshot
+from django_safecache.recording.snapshots import Snapshot, WriterIdentity
 from django_safecache.storage import problems
 
 CELL_KEY = ("resolution", "bucket", "alias", "server", "key_group", "writer")
@@ -39,6 +40,7 @@ CELL_TOTALS = (
     "duration_max",
 )
 COUNT_KEY = ("resolution", "bucket", "problem", "alias", "server", "writer")
+WRITER_TROUBLE = ("flush_errors", "last_error", "last_error_at")
 # Rows of one statement. SQLite allows fewer of 45 columns; Django knows that.
 BATCH_SIZE = 200
 PRUNE_BATCH_SIZE = 1000
@@ -52,6 +54,8 @@ def store(
     using: str,
     zone: tzinfo,
     flush_errors: int = 0,
+    last_error: str = "",
+    last_error_at: datetime | None = None,
     ended: bool = False,
 ) -> None:
     """Make the database say what `snapshot` says. Raises what the database raises.
@@ -66,16 +70,40 @@ def store(
     with transaction.atomic(using=using):
         _upsert(_cells(snapshot), using, key=CELL_KEY, totals=CELL_TOTALS)
         _upsert(_counts(snapshot, found), using, key=COUNT_KEY, totals=("count",))
-        _upsert(
-            [_writer(snapshot, flush_errors=flush_errors, ended=ended)],
-            using,
-            key=("name",),
-            totals=("last_flush", "ended", "dropped", "flush_errors"),
+        writer = _writer(
+            snapshot.writer,
+            last_flush=snapshot.taken,
+            ended=snapshot.taken if ended else None,
+            dropped=snapshot.dropped,
+            flush_errors=flush_errors,
+            last_error=last_error,
+            last_error_at=last_error_at,
         )
+        totals = ("last_flush", "ended", "dropped", *WRITER_TROUBLE)
+        _upsert([writer], using, key=("name",), totals=totals)
     if found:
         problems.unmute_what_exceeds(
             found.values(), since=_first_bucket(snapshot), using=using
         )
+
+
+def store_trouble(
+    writer: WriterIdentity,
+    *,
+    using: str,
+    flush_errors: int,
+    last_error: str,
+    last_error_at: datetime | None,
+) -> None:
+    """Say on the row of `writer` why its totals are not stored. Raises as `store`."""
+    row = _writer(
+        writer,
+        last_flush=writer.started,
+        flush_errors=flush_errors,
+        last_error=last_error,
+        last_error_at=last_error_at,
+    )
+    _upsert([row], using, key=("name",), totals=WRITER_TROUBLE)
 
 
 def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
@@ -166,16 +194,14 @@ def _first_bucket(snapshot: Snapshot) -> datetime:
     return min(buckets, default=snapshot.taken)
 
 
-def _writer(snapshot: Snapshot, *, flush_errors: int, ended: bool) -> Writer:
+def _writer(writer: WriterIdentity, *, last_error: str, **values: Any) -> Writer:
     return Writer(
-        name=shortened(snapshot.writer.name, WRITER_LENGTH),
-        host=shortened(snapshot.writer.host, HOST_LENGTH),
-        pid=snapshot.writer.pid,
-        started=snapshot.writer.started,
-        last_flush=snapshot.taken,
-        ended=snapshot.taken if ended else None,
-        dropped=snapshot.dropped,
-        flush_errors=flush_errors,
+        name=shortened(writer.name, WRITER_LENGTH),
+        host=shortened(writer.host, HOST_LENGTH),
+        pid=writer.pid,
+        started=writer.started,
+        last_error=shortened(last_error, ERROR_LENGTH),
+        **values,
     )
 
 

@@ -37,11 +37,8 @@ from itertools import count
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(FOLDER),
-    str(FOLDER.parent),
-    str(FOLDER.parents[1] / "example_project"),
-]
+PATHS = [FOLDER, FOLDER.parent, FOLDER.parents[1] / "example_project"]
+sys.path[:0] = map(str, PATHS)
 
 import django
 from cache_server import end, free_port
@@ -62,6 +59,13 @@ MAX_TASKS = 25
 NEVER = 10**6
 HANG = 30.0
 END_SECONDS = 120
+COMPLAINTS = (
+    "Traceback",
+    "Error",
+    "Exception ignored",
+    "observer_failed",
+    "CRITICAL",
+)
 
 
 @dataclass(frozen=True)
@@ -321,31 +325,26 @@ class _Run:
             connections.close_all()
 
     def _complaints(self) -> list[str]:
-        wanted = (
-            "Traceback",
-            "Error",
-            "Exception ignored",
-            "observer_failed",
-            "CRITICAL",
-        )
         return [
             f"{log.name}: {line}"
             for log in sorted(self._folder.glob("*.log"))
             for line in log.read_text(errors="replace").splitlines()
-            if any(word in line for word in wanted)
+            if any(word in line for word in COMPLAINTS)
             # Said once a minute by each process that cannot store.
             and not (self._scenario.database_stopped and "flush_failed" in line)
         ]
 
     def _make_environment(self) -> dict[str, str]:
         known = os.environ.get("PYTHONPATH")
-        paths = [*sys.path[:3], *([known] if known else [])]
+        paths = [*map(str, PATHS), *([known] if known else [])]
         return {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "exact_settings",
             "PYTHONPATH": os.pathsep.join(paths),
             ENVIRONMENT_NAME: json.dumps(self._database.settings()),
             "EXACT_MEMCACHED": self._memcached.address,
+            # Where totals are left that could not be stored.
+            "TMPDIR": str(self._folder),
             "EXACT_FOLDER": str(self._folder),
             "EXACT_FLUSH": self._options.flush,
             "EXACT_INTERVAL": str(self._options.interval),
