@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from weakref import WeakSet
 
 from django_safecache.events import get_logger
+from django_safecache.forks import in_forked_child
 from django_safecache.memcached.outcomes import FailureKind, Outcome
 from django_safecache.recording.recorder import CONSEQUENCES
 
@@ -87,4 +87,4 @@ def _after_fork() -> None:
         log.reset()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_forked_child(_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import weakref
@@ -16,6 +15,7 @@ from django.db import connections, transaction
 
 from django_safecache.conf import FlushMode
 from django_safecache.events import get_logger
+from django_safecache.forks import in_forked_child
 from django_safecache.own_connection import own_connection
 from django_safecache.process_ends import at_process_end, not_at_process_end
 from django_safecache.recording.leftovers import Leftover, Leftovers
@@ -115,15 +115,12 @@ class Ingest:
             thread.join(EXIT_PATIENCE)
         elif self._lock.acquire(timeout=EXIT_PATIENCE):
             try:
-                self._flush_last()
+                self._flush(own=True, ended=True)
             finally:
                 self._lock.release()
         if not self._ended:
             self._ended = True
             self._leave()
-
-    def _flush_last(self) -> None:
-        self._ended = self._flush(own=True, ended=True)
 
     def _flush(self, *, own: bool = False, ended: bool = False) -> bool:
         if self.mode == "off":
@@ -140,6 +137,7 @@ class Ingest:
     def _flush_here(self, *, own: bool, ended: bool) -> bool:
         try:
             self._store(ended=ended)
+            self._ended = self._ended or ended
         except Exception as error:  # no table, no database, locked, read-only, full
             self.trouble.add(error)
             with suppress(Exception):  # the same, as a rule
@@ -185,8 +183,12 @@ class Ingest:
             )
 
     def _store_leftovers(self) -> None:
+        # At the end of a process there is no more time than for some of them.
+        until = time.monotonic() + EXIT_PATIENCE / 2
         try:
             for file, left in self.leftovers.each() if self.leftovers else ():
+                if time.monotonic() > until:
+                    break
                 store(
                     left.snapshot,
                     using=self.database,
@@ -254,7 +256,7 @@ class Ingest:
                 self._flush(own=True)
         if not self._tests():
             with self._lock:
-                self._flush_last()
+                self._flush(own=True, ended=True)
 
     def _request_finished(self, **kwargs: object) -> None:
         # The thread does not get to run where uWSGI has none, or a processor too few.
@@ -277,5 +279,4 @@ def _after_fork_in_child() -> None:
         ingest._reset()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_forked_child(_after_fork_in_child)

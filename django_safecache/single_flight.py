@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import threading
 import time
@@ -12,6 +11,8 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from django_safecache.forks import in_forked_child
 
 Load = Callable[[Sequence[Any]], Mapping[Any, Any]]
 
@@ -266,4 +267,4 @@ def _taken(given: Mapping[Any, Any], keys: Iterable[Any]) -> dict[Any, Any]:
 
 flights = Flights()
 """Of all caches of this process."""
-os.register_at_fork(after_in_child=flights.reset)
+in_forked_child(flights.reset)

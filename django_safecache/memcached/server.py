@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from weakref import WeakSet
 
+from django_safecache.forks import in_forked_child
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.health import Breaker
 from django_safecache.memcached.line_limit import LineLimit
@@ -76,4 +76,4 @@ def _after_fork() -> None:
         server.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_forked_child(_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from django_safecache.events import get_logger
+from django_safecache.forks import in_forked_child
 
 MAX_UNWRITTEN = 10_000
 """Keys that a process remembers for one server."""
@@ -148,4 +148,4 @@ def _after_fork() -> None:
         each.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+in_forked_child(_after_fork)

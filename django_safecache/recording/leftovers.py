@@ -6,6 +6,7 @@ does no harm when two of them do.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -67,9 +68,20 @@ class Leftovers:
     def each(self) -> Iterator[tuple[Path, Leftover]]:
         """Every one that is left, oldest first; it stays until its file is deleted.
 
+        None while another process is at it: after an outage all of them come at once.
         What cannot be read, as it is of another version of the package, is deleted.
         """
-        for file in self._files() if self._is_ours() else ():
+        if not (self._is_ours() and self._files()):
+            return
+        with open(self._folder / f"{self._site}.lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            yield from self._each()
+
+    def _each(self) -> Iterator[tuple[Path, Leftover]]:
+        for file in self._files():
             try:
                 written = file.stat().st_mtime
                 leftover = _revived(Leftover, json.loads(file.read_text()))

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime, timezone
 
+from django_safecache.forks import in_forked_child
 from django_safecache.memcached.outcomes import Outcome
 from django_safecache.recording import sightings
 from django_safecache.recording.buckets import (
@@ -289,5 +290,4 @@ def _after_fork_in_child() -> None:
         recorder.reset()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+in_forked_child(_after_fork_in_child)

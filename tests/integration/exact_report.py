@@ -61,6 +61,8 @@ class Measured:
     not_rolled_back: int
     killed: tuple[int, float] | None
     """Process and moment."""
+    left: int
+    """Files of processes that could not store, and nobody after them until the end."""
     in_flight: int
     """Calls of a process that may be under way at once."""
     interval: float
@@ -148,7 +150,8 @@ def lines(
     errors = sum(each.flush_errors for each in run.reporters)
     yield (
         f"{len(run.given)} requests answered, {len(run.unanswered)} not; "
-        f"{tasks} tasks; {len(run.reporters)} processes stored; {errors} flushes failed"
+        f"{tasks} tasks; {len(run.reporters)} processes stored; "
+        f"{errors} flushes failed; {run.left} files were left for the next process"
     )
     yield ""
     yield from _table("observed", by_column(run))

@@ -1,0 +1,303 @@
+"""However a process ends in order, what it counted last is in the tables.
+
+The interval is an hour: nothing is stored but at the end. Each test counts with the
+server's own processes, ends them as their supervisor does, and compares.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from cache_server import free_port
+
+FOLDER = Path(__file__).resolve().parent
+EXAMPLE = FOLDER.parents[1] / "example_project"
+PATIENCE = 60
+REQUESTS = 40
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(tmp_path)
+
+
+class Site:
+    """Its database, and the processes that are started for it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.database = folder / "db.sqlite3"
+        self.queue = folder / "queue"
+        (self.queue / "control").mkdir(parents=True)
+        self.log = folder / "log"
+        self.environment = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "ends_settings",
+            "PYTHONPATH": os.pathsep.join(
+                [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+            # A fork of a process with threads is what some of these servers do.
+            "PYTHONWARNINGS": "ignore",
+            "TMPDIR": str(folder),
+            "ENDS_DATABASE": str(self.database),
+            "ENDS_QUEUE": str(self.queue),
+        }
+        self.manage("migrate", "--verbosity=0")
+
+    def manage(self, *arguments):
+        command = [sys.executable, "-m", "django", *arguments]
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, *command, port=None):
+        """Until the block ends, which is to end it."""
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                list(map(str, command)),
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            wait_until(lambda: port is None or process.poll() or listens(port))
+            yield process
+            process.wait(PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            print(self.log.read_text(errors="replace"))
+
+    def stored(self):
+        """Hits, and writers that have not said that they ended."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            ask = connection.execute
+            (hits,) = ask(
+                "SELECT COALESCE(SUM(hits), 0) FROM django_safecache_cachedigest"
+            ).fetchone()
+            (alive,) = ask(
+                "SELECT COUNT(*) FROM django_safecache_writer WHERE ended IS NULL"
+            ).fetchone()
+        return hits, alive
+
+
+def ask(port, times):
+    """How often each process answered."""
+    pids = Counter()
+    while pids.total() < times:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        with closing(connection):
+            try:
+                connection.request("GET", "/", headers={"Connection": "close"})
+                pids[int(connection.getresponse().read())] += 1
+            except ConnectionRefusedError:
+                # A development server that starts again.
+                time.sleep(0.05)
+    return pids
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition):
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def program(name):
+    """Where it is. Without it the test is skipped, and in CI failed."""
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must have {name}")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class TestGunicorn:
+    @contextmanager
+    def serving(self, site, *options):
+        port = free_port()
+        command = [program("gunicorn"), "ends_wsgi", f"--bind=127.0.0.1:{port}"]
+        command += ["--workers=2", "--no-control-socket", *options]
+        with site.running(*command, port=port) as process:
+            yield port, process
+
+    @pytest.mark.parametrize("kind", ["sync", "gthread"])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    def test_ended_by_a_signal(self, site, kind, number):
+        options = [f"--worker-class={kind}", "--threads=4"]
+        with self.serving(site, *options) as (port, process):
+            ask(port, REQUESTS)
+            process.send_signal(number)
+        assert site.stored() == (REQUESTS, 0)
+
+    def test_reloaded(self, site):
+        with self.serving(site, "--threads=2") as (port, process):
+            before = ask(port, REQUESTS)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: not any(alive(pid) for pid in before))
+            ask(port, REQUESTS)
+            process.terminate()
+        assert site.stored() == (2 * REQUESTS, 0)
+
+    def test_workers_replaced_after_so_many_requests(self, site):
+        with self.serving(site, "--max-requests=7") as (port, process):
+            assert len(ask(port, REQUESTS)) > 2
+            process.terminate()
+        assert site.stored() == (REQUESTS, 0)
+
+    def test_at_the_end_of_requests(self, site):
+        site.environment["ENDS_FLUSH"] = "request"
+        with self.serving(site, "--threads=2") as (port, process):
+            ask(port, REQUESTS)
+            process.terminate()
+        assert site.stored() == (REQUESTS, 0)
+
+
+class TestUWSGI:
+    @pytest.mark.parametrize(
+        "options",
+        [(), ("--enable-threads",), ("--threads=2",), ("--lazy-apps",)],
+        ids=["without threads", "with threads", "threads of its own", "lazy"],
+    )
+    @pytest.mark.parametrize("flush", ["thread", "request"])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_ended_by_a_signal(self, site, options, flush, number):
+        site.environment["ENDS_FLUSH"] = flush
+        with self.serving(site, *options) as (port, process):
+            ask(port, REQUESTS)
+            process.send_signal(number)
+        assert site.stored() == (REQUESTS, 0)
+
+    @pytest.mark.parametrize("options", [(), ("--enable-threads",)])
+    def test_workers_replaced_after_so_many_requests(self, site, options):
+        options = [*options, "--max-requests=7", "--min-worker-lifetime=0"]
+        with self.serving(site, *options) as (port, process):
+            answered = ask(port, REQUESTS)
+            assert len(answered) > 2
+            # A worker that is told to end while it ends does so at once.
+            wait_until(lambda: not any(alive(p) for p, n in answered.items() if n >= 7))
+            process.terminate()
+        assert site.stored() == (REQUESTS, 0)
+
+    @pytest.mark.parametrize("options", [(), ("--enable-threads",)])
+    def test_reloaded(self, site, options):
+        with self.serving(site, *options) as (port, process):
+            before = ask(port, REQUESTS)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: not any(alive(pid) for pid in before))
+            ask(port, REQUESTS)
+            process.terminate()
+        assert site.stored() == (2 * REQUESTS, 0)
+
+    @contextmanager
+    def serving(self, site, *options):
+        port = free_port()
+        command = [program("uwsgi"), f"--http-socket=127.0.0.1:{port}", "--master"]
+        command += ["--module=ends_wsgi", "--processes=2", "--need-app"]
+        # By default SIGTERM reloads it.
+        command += ["--die-on-term", "--disable-logging", *options]
+        with site.running(*command, port=port) as process:
+            yield port, process
+
+
+class TestUvicorn:
+    @pytest.mark.parametrize("options", [(), ("--workers=2",)])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_ended_by_a_signal(self, site, options, number):
+        port = free_port()
+        command = [program("uvicorn"), "ends_asgi:application", f"--port={port}"]
+        with site.running(*command, *options, port=port) as process:
+            ask(port, REQUESTS)
+            process.send_signal(number)
+        assert site.stored() == (REQUESTS, 0)
+
+
+class TestCelery:
+    @pytest.mark.parametrize("flush", ["thread", "request"])
+    @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+    def test_workers_replaced_and_ended(self, site, pool, flush):
+        program("celery")
+        site.environment["ENDS_FLUSH"] = flush
+        done = site.folder / "done"
+        done.mkdir()
+        code = (
+            "import sys, ends_celery\n"
+            f"for n in range({REQUESTS}): ends_celery.hit.delay(f'{done}/{{n}}')"
+        )
+        subprocess.run([sys.executable, "-c", code], env=site.environment, check=True)
+        command = [sys.executable, "-m", "celery", "-A", "ends_celery", "worker"]
+        command += [f"--pool={pool}", "--concurrency=2", "--max-tasks-per-child=7"]
+        command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        with site.running(*command) as process:
+            wait_until(lambda: len(list(done.iterdir())) == REQUESTS)
+            process.terminate()
+        assert site.stored() == (REQUESTS, 0)
+
+
+class TestCommands:
+    def test_one_that_returns(self, site):
+        assert site.manage("count_hits", "3").returncode == 0
+        assert site.stored() == (3, 0)
+
+    @pytest.mark.parametrize("code", [0, 3])
+    def test_one_that_exits(self, site, code):
+        assert site.manage("count_hits", "3", f"--code={code}").returncode == code
+        assert site.stored() == (3, 0)
+
+
+class TestRunserver:
+    def test_reloaded_and_ended(self, site):
+        """A process that watches starts another, and that anew when a file changes."""
+        module = site.folder / "watched.py"
+        module.touch()
+        site.environment["PYTHONPATH"] += f"{os.pathsep}{site.folder}"
+        site.environment["ENDS_WATCHED"] = "watched"
+        port = free_port()
+        command = [sys.executable, "-m", "django", "runserver", f"127.0.0.1:{port}"]
+        with site.running(*command) as process:
+            (first,) = ask(port, REQUESTS)
+            os.utime(module, (time.time() + 10, time.time() + 10))
+            wait_until(lambda: not alive(first))
+            (second,) = ask(port, REQUESTS)
+            os.kill(second, signal.SIGTERM)
+        assert process.returncode == 0
+        assert site.stored() == (2 * REQUESTS, 0)
+
+
+def alive(pid):
+    """Not even as a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
