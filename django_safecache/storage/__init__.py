@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from django_safecache.storage.problems import unmute_what_exceeds
-from django_safecache.storage.totals import prune, store
+from django_safecache.storage.totals import prune, store, store_trouble
 
-__all__ = ["prune", "store", "unmute_what_exceeds"]
+__all__ = ["prune", "store", "store_trouble", "unmute_what_exceeds"]
