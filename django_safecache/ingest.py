@@ -120,7 +120,7 @@ class Ingest:
             if not (self._reported or snapshot.cells or snapshot.occurrences):
                 # A command that used no cache: nothing to say, and perhaps no table.
                 return True
-            store(
+            left_out = store(
                 snapshot,
                 using=self.database,
                 zone=self.zone,
@@ -129,7 +129,8 @@ class Ingest:
             )
             # What a transaction of the caller's rolls back is to be stored again.
             transaction.on_commit(
-                partial(self.recorder.forget, snapshot), using=self.database
+                partial(self.recorder.forget, snapshot, left_out=left_out),
+                using=self.database,
             )
         except Exception as error:  # no table, no database, locked, read-only, full
             self._failed(error)

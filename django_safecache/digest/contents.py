@@ -30,6 +30,7 @@ class Digest:
     """One local day. Texts in it are printable, on one line and short.
 
     `totals` is None when no process reported on the day, which is not "no errors".
+    `hours` is empty for a day so long ago that only whole days are known.
     `before` is the local day before; `loaders` is what was asked of loaders.
     `servers` has those with most failures first. `muted` counts the problems that
     occurred and are not told; `reported_before` is whether any process ever did.
@@ -77,7 +78,9 @@ class Digest:
 def compose(day: date) -> Digest:
     """What the tables say of the local `day`, in the time zone of the digest."""
     conf = get_settings().digest
-    period = Period.for_day(day, conf.zone)
+    # The whole hours or days around a day of long ago: the mail states what it is of.
+    period = reports.answerable(Period.for_day(day, conf.zone))
+    hours = reports.series(period, step=HOUR)
     problems = _problems(period)
     return Digest(
         day=day,
@@ -88,13 +91,17 @@ def compose(day: date) -> Digest:
         before=reports.totals(Period.for_day(day - timedelta(days=1), conf.zone)),
         loaders=reports.totals(period, server=""),
         servers=_servers(period),
-        hours=tuple(reports.series(period, step=HOUR)),
+        hours=tuple(hours) if all(_is_an_hour(point) for point in hours) else (),
         new=tuple(problems["new"]),
         regressed=tuple(problems["regressed"]),
         ongoing=tuple(problems["ongoing"]),
         muted=len(problems["muted"]),
         reported_before=reports.reported_before(period.end),
     )
+
+
+def _is_an_hour(point: SeriesPoint) -> bool:
+    return point.end - point.start <= HOUR
 
 
 def _problems(period: Period) -> defaultdict[str, list[ProblemCountRow]]:

@@ -98,6 +98,7 @@ class Recorder:
         self._current: _Bucket = _Bucket(Occurrences(0, 0))
         self._current_start = 0.0
         self._current_end = 0.0
+        self._settled = 0.0
         self._cell_count = 0
         self._causes: dict[tuple[str, str, int | None, str], Cause] = {}
         self._dropped = 0
@@ -215,6 +216,7 @@ class Recorder:
                 writer=self.writer,
                 taken=_moment(now),
                 closed_before=_moment(self._current_start),
+                settled_before=_moment(self._settled),
                 cells=tuple(
                     cell.totals(bucket, *place)
                     for bucket, counted in held
@@ -240,15 +242,18 @@ class Recorder:
                 dropped=self._dropped,
             )
 
-    def forget(self, snapshot: Snapshot) -> None:
+    def forget(self, snapshot: Snapshot, *, left_out: int = 0) -> None:
         """Drop what need not be stored again, after `snapshot` was stored.
 
-        That is its closed buckets, and the facets of the open one.
+        That is its closed buckets, and the facets of the open one. `left_out` is how
+        many of its totals were not stored; they count as dropped.
         """
         with self._lock:
             if snapshot.writer != self.writer:
                 return
             closed_before = snapshot.closed_before.timestamp()
+            self._settled = max(self._settled, closed_before)
+            self._dropped += left_out
             for start in [start for start in self._buckets if start < closed_before]:
                 self._cell_count -= len(self._buckets.pop(start).cells)
             for facet in snapshot.facets:

@@ -14,9 +14,9 @@ from django_safecache.models import (
     Problem,
     ProblemCount,
     ProblemFacet,
-    Resolution,
 )
 from django_safecache.reports.facts import Period, ProblemCountRow
+from django_safecache.reports.rows import rows_of, to_read
 
 CALL_SITES_SHOWN = 10
 
@@ -24,11 +24,8 @@ CALL_SITES_SHOWN = 10
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     """The problems that occurred in the period, most occurrences first."""
     database = get_settings().database
-    counts = ProblemCount.objects.using(database).filter(
-        resolution=Resolution.FIVE_MINUTES,
-        bucket__gte=period.start,
-        bucket__lt=period.end,
-    )
+    period = to_read(period)
+    counts = ProblemCount.objects.using(database).filter(rows_of(period))
     counted = dict(
         counts.values_list("problem")
         .annotate(total=Sum("count"))

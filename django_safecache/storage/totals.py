@@ -1,16 +1,15 @@
-"""Writes a recorder's totals into the tables, and deletes what is past retention."""
+"""Writes what a recorder holds into the rows of its writer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta, tzinfo
+from collections.abc import Iterable, Mapping
+from datetime import datetime, tzinfo
+from hashlib import blake2b
 from typing import TypeVar
 
-from django.db import connections, models, transaction
+from django.db import transaction
 from django.db.models import Q
 
-from django_safecache.conf import RetentionDays
-from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     ALIAS_LENGTH,
     FACET_LENGTH,
@@ -19,6 +18,7 @@ from django_safecache.models import (
     SERVER_LENGTH,
     WRITER_LENGTH,
     CacheDigest,
+    CachePlace,
     Problem,
     ProblemCount,
     ProblemFacet,
@@ -27,24 +27,19 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording import histogram
-from django_safecache.recording.cells import COUNTS
+from django_safecache.recording.cells import CellTotals
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.snapshots import Snapshot
-
-CELL_KEY = ("resolution", "bucket", "alias", "server", "key_group", "writer")
-CELL_TOTALS = (
-    *COUNTS,
-    *FAILURE_KINDS,
-    *histogram.COLUMNS,
-    "duration_sum",
-    "duration_max",
+from django_safecache.storage.upserts import (
+    BATCH_SIZE,
+    CELL_KEY,
+    CELL_TOTALS,
+    COUNT_KEY,
+    upsert,
 )
-COUNT_KEY = ("resolution", "bucket", "problem", "alias", "server", "writer")
-# Rows of one statement. SQLite allows fewer of 45 columns; Django knows that.
-BATCH_SIZE = 200
-PRUNE_BATCH_SIZE = 1000
 
-_Row = TypeVar("_Row", bound=models.Model)
+_Row = TypeVar("_Row", CacheDigest, ProblemCount)
+_CellPlace = tuple[str, str, str]
 
 
 def store(
@@ -54,78 +49,110 @@ def store(
     zone: tzinfo,
     flush_errors: int = 0,
     ended: bool = False,
-) -> None:
+) -> int:
     """Make the database say what `snapshot` says. Raises what the database raises.
 
     The totals of the writer are replaced, all of them or none: storing a snapshot
-    again, or a later one, counts nothing twice. What writers share (problems and
-    facets) is written before, each statement on its own: it only ever moves one
+    again, or a later one, counts nothing twice. What writers share (problems, facets
+    and places) is written before, each statement on its own: it only ever moves one
     way, so that half of it does no harm, and no writer waits for another with locks
     in hand. `zone` says which day a facet was seen on.
+
+    Returns how many totals were left out because the writer had been given up for
+    dead, and its rows of that time rolled up: see `storage.folding`.
     """
     problems = _problems(snapshot, using)
     _insert_facets(snapshot, problems, using, zone)
+    places = _places(snapshot, using)
     with transaction.atomic(using=using):
-        _upsert(_cells(snapshot), using, key=CELL_KEY, totals=CELL_TOTALS)
-        _upsert(_counts(snapshot, problems), using, key=COUNT_KEY, totals=("count",))
-        _upsert(
-            [_writer(snapshot, flush_errors=flush_errors, ended=ended)],
-            using,
-            key=("name",),
-            totals=("last_flush", "ended", "dropped", "flush_errors"),
-        )
+        # First, so that its row is locked: nobody rolls up what is being replaced.
+        settled = _see_writer(snapshot, using, flush_errors=flush_errors, ended=ended)
+        cells = _cells(snapshot, places)
+        counts = _counts(snapshot, problems)
+        upsert(_since(settled, cells), using, key=CELL_KEY, totals=CELL_TOTALS)
+        upsert(_since(settled, counts), using, key=COUNT_KEY, totals=("count",))
+    buckets = [cell.bucket for cell in cells] + [count.bucket for count in counts]
+    return sum(bucket < settled for bucket in buckets)
 
 
-def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
-    """Delete what is past retention, a batch at a time, and return how many rows.
+def _see_writer(
+    snapshot: Snapshot, using: str, *, flush_errors: int, ended: bool
+) -> datetime:
+    """Lock the writer's row and bring it up to date; what starts before the result
+    must not be stored."""
+    name = shortened(snapshot.writer.name, WRITER_LENGTH)
+    writer = Writer(
+        name=name,
+        host=shortened(snapshot.writer.host, HOST_LENGTH),
+        pid=snapshot.writer.pid,
+        started=snapshot.writer.started,
+        last_flush=snapshot.taken,
+        ended=snapshot.taken if ended else None,
+        settled=snapshot.settled_before,
+        dropped=snapshot.dropped,
+        flush_errors=flush_errors,
+    )
+    told = ("last_flush", "ended", "dropped", "flush_errors")
+    upsert([writer], using, key=("name",), totals=told)
+    row = Writer.objects.using(using).filter(name=name)
+    settled = row.values_list("settled", flat=True).get() or snapshot.settled_before
+    if settled < snapshot.settled_before:
+        row.update(settled=snapshot.settled_before)
+    return max(settled, snapshot.settled_before)
 
-    As long as nothing is rolled up, rows of five minutes are all there is, and are
-    kept for the longest retention.
-    """
-    days = max(retention.five_minutes, retention.hour, retention.day)
-    before = now - timedelta(days=days)
-    return sum(
-        _delete(model, condition, using)
-        for model, condition in (
-            (CacheDigest, Q(bucket__lt=before)),
-            (ProblemCount, Q(bucket__lt=before)),
-            (ProblemFacet, Q(day__lt=before.date())),
-            (Problem, Q(last_seen__lt=before)),
-            (Writer, Q(last_flush__lt=before)),
-        )
+
+def _since(moment: datetime, rows: list[_Row]) -> list[_Row]:
+    return [row for row in rows if row.bucket >= moment]
+
+
+def _place(cell: CellTotals) -> CachePlace:
+    names = (
+        shortened(cell.alias, ALIAS_LENGTH),
+        shortened(cell.server, SERVER_LENGTH),
+        shortened(cell.key_group, KEY_GROUP_LENGTH),
+    )
+    fingerprint = blake2b("\0".join(names).encode(), digest_size=16).hexdigest()
+    alias, server, key_group = names
+    return CachePlace(
+        fingerprint=fingerprint, alias=alias, server=server, key_group=key_group
     )
 
 
-def _upsert(
-    rows: Sequence[_Row], using: str, *, key: Sequence[str], totals: Sequence[str]
-) -> None:
-    """Insert `rows`, or replace the `totals` of those whose `key` exists.
-
-    In the order of the key: rows in another order, from several processes, are
-    deadlocks on PostgreSQL and MariaDB.
-    """
-    if not rows:
-        return
-    features = connections[using].features
-    # MySQL and MariaDB take any unique key as the conflict, and refuse to be told.
-    named = features.supports_update_conflicts_with_target
-    type(rows[0])._default_manager.using(using).bulk_create(
-        rows,
-        batch_size=BATCH_SIZE,
-        update_conflicts=True,
-        unique_fields=key if named else None,
-        update_fields=totals,
-    )
+def _places(snapshot: Snapshot, using: str) -> dict[_CellPlace, int]:
+    """Alias, server and key group to the id of their place, created if it is new."""
+    places = {
+        (cell.alias, cell.server, cell.key_group): _place(cell)
+        for cell in snapshot.cells
+    }
+    wanted = {place.fingerprint: place for place in places.values()}
+    known = _known_places(wanted, using)
+    if new := sorted(wanted.keys() - known.keys()):
+        CachePlace.objects.using(using).bulk_create(
+            [wanted[fingerprint] for fingerprint in new],
+            batch_size=BATCH_SIZE,
+            ignore_conflicts=True,
+        )
+        known = _known_places(wanted, using)
+    return {names: known[place.fingerprint] for names, place in places.items()}
 
 
-def _cells(snapshot: Snapshot) -> list[CacheDigest]:
+def _known_places(fingerprints: Iterable[str], using: str) -> dict[str, int]:
+    wanted = sorted(fingerprints)
+    return {
+        fingerprint: pk
+        for start in range(0, len(wanted), BATCH_SIZE)
+        for fingerprint, pk in CachePlace.objects.using(using)
+        .filter(fingerprint__in=wanted[start : start + BATCH_SIZE])
+        .values_list("fingerprint", "pk")
+    }
+
+
+def _cells(snapshot: Snapshot, places: Mapping[_CellPlace, int]) -> list[CacheDigest]:
     rows = [
         CacheDigest(
             resolution=Resolution.FIVE_MINUTES,
             bucket=cell.bucket,
-            alias=shortened(cell.alias, ALIAS_LENGTH),
-            server=shortened(cell.server, SERVER_LENGTH),
-            key_group=shortened(cell.key_group, KEY_GROUP_LENGTH),
+            place_id=places[cell.alias, cell.server, cell.key_group],
             writer=shortened(snapshot.writer.name, WRITER_LENGTH),
             duration_sum=cell.duration_sum,
             duration_max=cell.duration_max,
@@ -135,9 +162,7 @@ def _cells(snapshot: Snapshot) -> list[CacheDigest]:
         )
         for cell in snapshot.cells
     ]
-    return sorted(
-        rows, key=lambda row: (row.bucket, row.alias, row.server, row.key_group)
-    )
+    return sorted(rows, key=lambda row: (row.bucket, row.place_id))
 
 
 def _counts(snapshot: Snapshot, problems: dict[str, int]) -> list[ProblemCount]:
@@ -156,19 +181,6 @@ def _counts(snapshot: Snapshot, problems: dict[str, int]) -> list[ProblemCount]:
     ]
     return sorted(
         rows, key=lambda row: (row.bucket, row.problem_id, row.alias, row.server)
-    )
-
-
-def _writer(snapshot: Snapshot, *, flush_errors: int, ended: bool) -> Writer:
-    return Writer(
-        name=shortened(snapshot.writer.name, WRITER_LENGTH),
-        host=shortened(snapshot.writer.host, HOST_LENGTH),
-        pid=snapshot.writer.pid,
-        started=snapshot.writer.started,
-        last_flush=snapshot.taken,
-        ended=snapshot.taken if ended else None,
-        dropped=snapshot.dropped,
-        flush_errors=flush_errors,
     )
 
 
@@ -261,12 +273,3 @@ def _insert_facets(
         batch_size=BATCH_SIZE,
         ignore_conflicts=True,
     )
-
-
-def _delete(model: type[models.Model], condition: Q, using: str) -> int:
-    rows = model._default_manager.using(using).filter(condition)
-    deleted = 0
-    while batch := list(rows.values_list("pk", flat=True)[:PRUNE_BATCH_SIZE]):
-        rows.filter(pk__in=batch).delete()
-        deleted += len(batch)
-    return deleted

@@ -1,0 +1,8 @@
+"""Writes: a recorder's totals into the tables, those together, and nothing for ever."""
+
+from __future__ import annotations
+
+from django_safecache.storage.rollup import RolledUp, roll_up
+from django_safecache.storage.totals import store
+
+__all__ = ["RolledUp", "roll_up", "store"]
