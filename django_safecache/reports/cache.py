@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db.models import (
     BooleanField,
     ExpressionWrapper,
-    F,
     Max,
     Q,
     QuerySet,
     Sum,
+    Value,
 )
 
 from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
-from django_safecache.models import CacheDigest, Resolution
+from django_safecache.models import CacheDigest, CachePlace, Resolution, Together
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
 from django_safecache.reports.facts import (
@@ -41,7 +42,8 @@ from django_safecache.reports.rows import (
     answerable,
     kept,
     longest_in,
-    rows_of,
+    rows_of_writers,
+    rows_rolled_up,
     to_read,
 )
 
@@ -70,7 +72,9 @@ def totals(
     durations, failures) that had keys of several groups are with one of them.
     """
     period = to_read(period)
-    sums = _sums(_rows(period, alias, server, key_group), of_loaders=server == "")
+    found = _found(period, alias, server, key_group)
+    # By resolution, so that where no row is there is no sum either.
+    sums = _sums(found, "resolution", of_loaders=server == "")
     if sums:
         return _totals(_added(sums))
     return Totals() if covers(reporting(period), period.start, period.end) else None
@@ -97,11 +101,15 @@ def compare(
 
 def by_server(period: Period) -> list[ServerTotals]:
     """Sums for each alias and server, ordered by them; loaders have an empty one."""
-    rows = _sums(_rows(to_read(period)), "alias", "server", of_loaders=True)
-    return sorted(
-        (ServerTotals(row["alias"], row["server"], _totals(row)) for row in rows),
-        key=lambda entry: (entry.alias, entry.server),
-    )
+    found = _found(to_read(period))
+    servers: defaultdict[tuple[str, str], list[_Sums]] = defaultdict(list)
+    for row in _sums(found, "place", of_loaders=True):
+        place = found.places[row["place"]]
+        servers[place.alias, place.server].append(row)
+    return [
+        ServerTotals(alias, server, _totals(_added(sums)))
+        for (alias, server), sums in sorted(servers.items())
+    ]
 
 
 def by_key_group(
@@ -111,10 +119,11 @@ def by_key_group(
 
     The figures of a call that had keys of several groups are with one of them.
     """
-    rows = _rows(to_read(period), alias, server)
+    found = _found(to_read(period), alias, server, by_key_group=True)
     groups: defaultdict[tuple[str, str], list[_Sums]] = defaultdict(list)
-    for row in _sums(rows, "alias", "key_group", of_loaders=server == ""):
-        groups[row["alias"], row["key_group"]].append(row)
+    for row in _sums(found, "place", of_loaders=server == ""):
+        place = found.places[row["place"]]
+        groups[place.alias, place.key_group].append(row)
     return [
         KeyGroupTotals(name, key_group, _totals(_added(sums)))
         for (name, key_group), sums in sorted(groups.items())
@@ -137,9 +146,9 @@ def series(
     if step <= timedelta() or step % BUCKET:
         raise ValueError(f"{step} is not a multiple of {BUCKET}")
     period, step, longest = _in_steps(to_read(period), step)
-    rows = _rows(period, alias, server, key_group, longest=longest)
+    found = _found(period, alias, server, key_group, longest=longest)
     steps: defaultdict[int, list[_Sums]] = defaultdict(list)
-    for row in _sums(rows, "bucket", of_loaders=server == ""):
+    for row in _sums(found, "bucket", of_loaders=server == ""):
         steps[(row["bucket"] - period.start) // step].append(row)
     spans = reporting(period)
     points = []
@@ -154,42 +163,70 @@ def series(
     return points
 
 
-def _rows(
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows that together are what is asked for, and the places they are of."""
+
+    rows: QuerySet[CacheDigest]
+    places: Mapping[int, CachePlace]
+
+
+def _found(
     period: Period,
     alias: str | None = None,
     server: str | None = None,
     key_group: str | None = None,
     *,
+    by_key_group: bool = False,
     longest: Resolution = Resolution.DAY,
-) -> QuerySet[CacheDigest]:
-    wanted = {
-        "place__alias": alias,
-        "place__server": server,
-        "place__key_group": key_group,
+) -> _Found:
+    """The fewest rows: sums, where servers or key groups are not told apart.
+
+    Rows are chosen by the ids of places, and told apart by them: a join would be made
+    for each row, before they are added up.
+    """
+    database = get_settings().database
+    wanted = {"alias": alias, "server": server, "key_group": key_group}
+    named = {name: value for name, value in wanted.items() if value is not None}
+    by_key_group = by_key_group or key_group is not None
+    together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
+    if by_key_group and server is not None:
+        together = Together.NOTHING
+    places = CachePlace.objects.using(database).in_bulk()
+    asked = {
+        pk: place
+        for pk, place in places.items()
+        if all(getattr(place, name) == value for name, value in named.items())
     }
-    return CacheDigest.objects.using(get_settings().database).filter(
-        rows_of(period, longest),
-        **{name: value for name, value in wanted.items() if value is not None},
+    ids = {
+        kind: [pk for pk, place in asked.items() if place.together == kind]
+        for kind in Together
+    }
+    of_writers = rows_of_writers(period)
+    if named:
+        # Left out rather than chosen, which would look through the rows of writers
+        # once for each place.
+        of_writers &= ~Q(place__in=sorted(places.keys() - asked.keys()))
+
+    def which(resolution: Resolution) -> Q:
+        parts = resolution == Resolution.FIVE_MINUTES
+        return Q(place__in=ids[Together.NOTHING if parts else together])
+
+    rows = CacheDigest.objects.using(database).filter(
+        of_writers | rows_rolled_up(period, longest, which)
     )
+    return _Found(rows, asked)
 
 
-def _sums(rows: QuerySet[CacheDigest], *by: str, of_loaders: bool) -> list[_Sums]:
+def _sums(found: _Found, *by: str, of_loaders: bool) -> list[_Sums]:
     """Sums by `by`, for servers and for loaders; without the calls of loaders, which
     are no calls to a server, unless these are wanted."""
-    names = {name: F(f"place__{name}") for name in by if name != "bucket"}
-    found = (
-        rows.values(
-            *(name for name in by if name == "bucket"),
-            **names,
-            loaders=ExpressionWrapper(Q(place__server=""), BooleanField()),
-        )
-        .annotate(**_SUMS)
-        .order_by()
-    )
-    return [
-        row if of_loaders or not row["loaders"] else {**row, **_NO_CALLS}
-        for row in found
-    ]
+    loaders = [pk for pk, place in found.places.items() if not place.server]
+    told_apart = loaders and not of_loaders
+    is_loader = Q(place__in=loaders) if told_apart else Value(False)
+    loader = ExpressionWrapper(is_loader, BooleanField())
+    sums = found.rows.values(*by, loader=loader).annotate(**_SUMS).order_by()
+    return [{**row, **_NO_CALLS} if row["loader"] else row for row in sums]
 
 
 def _in_steps(period: Period, step: timedelta) -> tuple[Period, timedelta, Resolution]:

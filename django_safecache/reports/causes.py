@@ -16,7 +16,7 @@ from django_safecache.models import (
     ProblemFacet,
 )
 from django_safecache.reports.facts import Period, ProblemCountRow
-from django_safecache.reports.rows import rows_of, to_read
+from django_safecache.reports.rows import rows_of_writers, rows_rolled_up, to_read
 
 CALL_SITES_SHOWN = 10
 
@@ -25,7 +25,9 @@ def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     """The problems that occurred in the period, most occurrences first."""
     database = get_settings().database
     period = to_read(period)
-    counts = ProblemCount.objects.using(database).filter(rows_of(period))
+    counts = ProblemCount.objects.using(database).filter(
+        rows_of_writers(period) | rows_rolled_up(period)
+    )
     counted = dict(
         counts.values_list("problem")
         .annotate(total=Sum("count"))

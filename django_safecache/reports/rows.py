@@ -11,7 +11,7 @@ longer bucket cannot be answered: `answerable` is the one around it that can.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from django.db.models import Q
@@ -53,11 +53,25 @@ def to_read(period: Period) -> Period:
     return _widened(period, kept(grace=GRACE))
 
 
-def rows_of(period: Period, longest: Resolution = Resolution.DAY) -> Q:
-    """The rows that are together all that was counted in a period to read."""
-    found = Q(writer__gt="", bucket__gte=period.start, bucket__lt=period.end)
+def rows_of_writers(period: Period) -> Q:
+    """What is not rolled up yet."""
+    return Q(writer__gt="", bucket__gte=period.start, bucket__lt=period.end)
+
+
+def rows_rolled_up(
+    period: Period,
+    longest: Resolution = Resolution.DAY,
+    which: Callable[[Resolution], Q] = lambda resolution: Q(),
+) -> Q:
+    """The rest of what was counted in a period to read: of it, what `which` says.
+
+    Each of the alternatives has all of the key, or PostgreSQL would read every row.
+    """
+    found = Q()
     for resolution, start, end in _parts(period.start, period.end, longest):
-        found |= Q(writer="", resolution=resolution, bucket__gte=start, bucket__lt=end)
+        found |= which(resolution) & Q(
+            writer="", resolution=resolution, bucket__gte=start, bucket__lt=end
+        )
     return found
 
 

@@ -16,13 +16,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from django.db import models
 from django.db.models import Max, Q, Sum
 
-from django_safecache.models import CacheDigest, ProblemCount, Resolution, Writer
+from django_safecache.models import (
+    CacheDigest,
+    CachePlace,
+    ProblemCount,
+    Resolution,
+    Together,
+    Writer,
+)
 from django_safecache.storage.locking import locked
+from django_safecache.storage.places import ids_of, sums_with
 from django_safecache.storage.upserts import CELL_KEY, CELL_TOTALS, COUNT_KEY, upsert
 
 BUCKET = Resolution.FIVE_MINUTES.length
@@ -40,6 +49,12 @@ class _Table:
     place: tuple[str, ...]
     sums: Mapping[str, Sum | Max]
     key: tuple[str, ...]
+    is_summed: bool = False
+
+    def order(self, cell: _Cell) -> tuple[Any, ...]:
+        """That of the key, in which rows are to be written."""
+        resolution, bucket, *place = cell
+        return resolution, *((*place, bucket) if self.is_summed else (bucket, *place))
 
 
 _TABLES = (
@@ -51,6 +66,7 @@ _TABLES = (
             for name in CELL_TOTALS
         },
         CELL_KEY,
+        is_summed=True,
     ),
     _Table(
         ProblemCount,
@@ -60,6 +76,7 @@ _TABLES = (
     ),
 )
 
+_Place = tuple[Any, ...]
 _Cell = tuple[Any, ...]
 """Resolution, bucket, place."""
 _Figures = Mapping[str, Any]
@@ -78,7 +95,8 @@ def fold(now: datetime, *, using: str) -> int:
     for _, writers in sorted(hours.items()):
         with locked(using):
             final = _final(writers, now, using)
-            folded += sum(_fold(table, final, using) for table in _TABLES)
+            sums = _sums_with(using)
+            folded += sum(_fold(table, final, sums, using) for table in _TABLES)
     return folded
 
 
@@ -115,7 +133,23 @@ def _final(
     return final
 
 
-def _fold(table: _Table, final: Mapping[datetime, list[str]], using: str) -> int:
+def _sums_with(using: str) -> dict[_Place, list[_Place]]:
+    """What is counted apart to the sums that it is part of, see `Together`."""
+    parts = CachePlace.objects.using(using).filter(together=Together.NOTHING)
+    sums = {part.pk: sums_with(part) for part in parts}
+    ids = ids_of(chain.from_iterable(sums.values()), using)
+    return {
+        (pk,): [(ids[each.fingerprint],) for each in places]
+        for pk, places in sums.items()
+    }
+
+
+def _fold(
+    table: _Table,
+    final: Mapping[datetime, list[str]],
+    summed: Mapping[_Place, list[_Place]],
+    using: str,
+) -> int:
     added: dict[_Cell, dict[str, Any]] = {}
     folded = 0
     for bucket, writers in final.items():
@@ -123,16 +157,20 @@ def _fold(table: _Table, final: Mapping[datetime, list[str]], using: str) -> int
             resolution=Resolution.FIVE_MINUTES, bucket=bucket, writer__in=writers
         )
         for sums in rows.values(*table.place).annotate(**table.sums).order_by():
-            place = tuple(sums[name] for name in table.place)
+            part = tuple(sums[name] for name in table.place)
             for resolution in Resolution:
-                cell = (resolution, resolution.start_of(bucket), *place)
-                added[cell] = _sum(table, added.get(cell), sums)
+                places = [part]
+                if table.is_summed and resolution != Resolution.FIVE_MINUTES:
+                    places += summed[part]
+                for place in places:
+                    cell = (resolution, resolution.start_of(bucket), *place)
+                    added[cell] = _sum(table, added.get(cell), sums)
         deleted, _ = rows.delete()
         folded += deleted
     for cell, figures in _known(table, added, using):
         added[cell] = _sum(table, added[cell], figures)
     upsert(
-        [_row(table, cell, added[cell]) for cell in sorted(added)],
+        [_row(table, cell, added[cell]) for cell in sorted(added, key=table.order)],
         using,
         key=table.key,
         totals=tuple(table.sums),
@@ -144,15 +182,17 @@ def _known(
     table: _Table, cells: Iterable[_Cell], using: str
 ) -> list[tuple[_Cell, _Figures]]:
     """Those of `cells` that there are rows for, with what these say."""
-    buckets: dict[int, set[datetime]] = defaultdict(set)
-    for resolution, bucket, *_ in cells:
-        buckets[resolution].add(bucket)
     wanted = frozenset(cells)
+    buckets: dict[int, set[datetime]] = defaultdict(set)
+    for resolution, bucket, *_ in wanted:
+        buckets[resolution].add(bucket)
+    first = table.place[0]
+    places = {f"{first}__in": {place[0] for _, _, *place in wanted}}
     rows = [
         ((resolution, row["bucket"], *(row[name] for name in table.place)), row)
         for resolution, starts in buckets.items()
         for row in table.model._default_manager.using(using)
-        .filter(writer="", resolution=resolution, bucket__in=starts)
+        .filter(writer="", resolution=resolution, bucket__in=starts, **places)
         .values("bucket", *table.place, *table.sums)
     ]
     return [(cell, row) for cell, row in rows if cell in wanted]

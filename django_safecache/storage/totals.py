@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
-from hashlib import blake2b
 from typing import TypeVar
 
 from django.db import transaction
@@ -14,11 +13,9 @@ from django_safecache.models import (
     ALIAS_LENGTH,
     FACET_LENGTH,
     HOST_LENGTH,
-    KEY_GROUP_LENGTH,
     SERVER_LENGTH,
     WRITER_LENGTH,
     CacheDigest,
-    CachePlace,
     Problem,
     ProblemCount,
     ProblemFacet,
@@ -27,9 +24,9 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording import histogram
-from django_safecache.recording.cells import CellTotals
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.snapshots import Snapshot
+from django_safecache.storage.places import ids_of, place
 from django_safecache.storage.upserts import (
     BATCH_SIZE,
     CELL_KEY,
@@ -105,46 +102,16 @@ def _since(moment: datetime, rows: list[_Row]) -> list[_Row]:
     return [row for row in rows if row.bucket >= moment]
 
 
-def _place(cell: CellTotals) -> CachePlace:
-    names = (
-        shortened(cell.alias, ALIAS_LENGTH),
-        shortened(cell.server, SERVER_LENGTH),
-        shortened(cell.key_group, KEY_GROUP_LENGTH),
-    )
-    fingerprint = blake2b("\0".join(names).encode(), digest_size=16).hexdigest()
-    alias, server, key_group = names
-    return CachePlace(
-        fingerprint=fingerprint, alias=alias, server=server, key_group=key_group
-    )
-
-
 def _places(snapshot: Snapshot, using: str) -> dict[_CellPlace, int]:
-    """Alias, server and key group to the id of their place, created if it is new."""
+    """Alias, server and key group to the id of their place."""
     places = {
-        (cell.alias, cell.server, cell.key_group): _place(cell)
+        (cell.alias, cell.server, cell.key_group): place(
+            cell.alias, cell.server, cell.key_group
+        )
         for cell in snapshot.cells
     }
-    wanted = {place.fingerprint: place for place in places.values()}
-    known = _known_places(wanted, using)
-    if new := sorted(wanted.keys() - known.keys()):
-        CachePlace.objects.using(using).bulk_create(
-            [wanted[fingerprint] for fingerprint in new],
-            batch_size=BATCH_SIZE,
-            ignore_conflicts=True,
-        )
-        known = _known_places(wanted, using)
-    return {names: known[place.fingerprint] for names, place in places.items()}
-
-
-def _known_places(fingerprints: Iterable[str], using: str) -> dict[str, int]:
-    wanted = sorted(fingerprints)
-    return {
-        fingerprint: pk
-        for start in range(0, len(wanted), BATCH_SIZE)
-        for fingerprint, pk in CachePlace.objects.using(using)
-        .filter(fingerprint__in=wanted[start : start + BATCH_SIZE])
-        .values_list("fingerprint", "pk")
-    }
+    ids = ids_of(places.values(), using)
+    return {names: ids[each.fingerprint] for names, each in places.items()}
 
 
 def _cells(snapshot: Snapshot, places: Mapping[_CellPlace, int]) -> list[CacheDigest]:
@@ -162,7 +129,7 @@ def _cells(snapshot: Snapshot, places: Mapping[_CellPlace, int]) -> list[CacheDi
         )
         for cell in snapshot.cells
     ]
-    return sorted(rows, key=lambda row: (row.bucket, row.place_id))
+    return sorted(rows, key=lambda row: (row.place_id, row.bucket))
 
 
 def _counts(snapshot: Snapshot, problems: dict[str, int]) -> list[ProblemCount]:

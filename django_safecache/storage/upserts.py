@@ -11,7 +11,7 @@ from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
 
-CELL_KEY = ("writer", "resolution", "bucket", "place")
+CELL_KEY = ("writer", "resolution", "place", "bucket")
 CELL_TOTALS = (
     *COUNTS,
     *FAILURE_KINDS,

@@ -71,7 +71,9 @@ def measure(live_hours: int) -> dict[str, Any]:
         report["after_live"] = sizes()
     connection.close()
     largest = max(
-        sum(report[name].values()) for name in ("filled", "after_live") if name in report
+        sum(report[name].values())
+        for name in ("filled", "after_live")
+        if name in report
     )
     slowest = max(each["slowest_query"] for each in report["questions"])
     report |= {"bytes": largest, "slowest_query": slowest}
@@ -115,7 +117,9 @@ def questions(now: datetime) -> Iterator[tuple[str, Callable[[], object]]]:
         yield f"dashboard, {name}", lambda name=name: page(period=name)
         yield (
             f"dashboard, {name}, one server",
-            lambda name=name: page(period=name, alias="default", server="10.0.0.1:11211"),
+            lambda name=name: page(
+                period=name, alias="default", server="10.0.0.1:11211"
+            ),
         )
         yield f"by key group, {name}", lambda it=whole: reports.by_key_group(it)
         yield f"compared with before, {name}", lambda it=whole: reports.compare(it)

@@ -9,19 +9,20 @@ histogram filled as far as the calls go.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import chain
 
 from django.db import connection
 
 from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
-    CachePlace,
     DigestMail,
     Horizon,
     Resolution,
     Writer,
 )
 from django_safecache.recording import histogram
+from django_safecache.storage.places import ids_of, place, sums_with
 from django_safecache.storage.pruning import GRACE
 
 SERVERS = 10
@@ -108,6 +109,7 @@ def rows(
     figures = ", ".join(
         f"NULLIF(({sql})::{_type(name)}, 0)" for name, sql in _FIGURES.items()
     )
+    has_sums = resolution != Resolution.FIVE_MINUTES
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -120,35 +122,34 @@ def rows(
                     AS unlucky
                 FROM generate_series(%s, %s, %s) AS bucket,
                     (SELECT id, row_number() OVER (ORDER BY id) AS number
-                     FROM django_safecache_cacheplace) AS place
+                     FROM django_safecache_cacheplace
+                     WHERE %s OR together = '') AS place
             ) AS cell
             ORDER BY bucket, id
             """,
-            [writer, resolution, start, last, resolution.length],
+            [writer, resolution, start, last, resolution.length, has_sums],
         )
 
 
 def _type(name: str) -> str:
-    return "float8" if name.startswith("duration_s") or name == "duration_max" else (
-        "bigint"
+    return (
+        "float8"
+        if name.startswith("duration_s") or name == "duration_max"
+        else ("bigint")
     )
 
 
 def _places() -> None:
-    CachePlace.objects.bulk_create(
-        CachePlace(
-            fingerprint=f"{server:016x}{group:016x}",
-            alias="default",
-            server=f"10.0.0.{server}:11211",
-            key_group=f"key_group_{group}",
-        )
+    parts = [
+        place("default", f"10.0.0.{server}:11211", f"key_group_{group}")
         for server in range(SERVERS)
         for group in range(KEY_GROUPS)
-    )
+    ]
+    ids_of([*parts, *chain.from_iterable(map(sums_with, parts))], "default")
 
 
 def _problems(now: datetime) -> None:
-    """One is new every day; on each of 90 days twenty have 12 accounts, 3 call sites."""
+    """On each of 90 days twenty problems have 12 accounts and 3 call sites."""
     with connection.cursor() as cursor:
         cursor.execute(
             """

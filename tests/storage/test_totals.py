@@ -128,7 +128,9 @@ class TestCounts:
         flush(recorder)
         assert CacheDigest.objects.count() == 2
 
-    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(
         st.lists(
             st.tuples(
