@@ -88,11 +88,22 @@ class SecondsField(_ZeroIsNull, _SecondsField):
 
 
 class Together(models.TextChoices):
-    """What a place is the sum of; empty for what is counted."""
+    """What a place is the sum of; empty for what is counted.
+
+    In rows that are rolled up there are such sums besides, for those who do not tell
+    key groups or servers apart, and would have to add up twenty rows for one. Of
+    servers only in rows of days: a site has more key groups than servers.
+    """
 
     NOTHING = "", _("nothing")
     KEY_GROUPS = "key_groups", _("the key groups of a server")
     SERVERS = "servers", _("the servers of a key group")
+
+    def of(self, resolution: Resolution) -> Together:
+        """What to read of a resolution instead of this, where it has no such sums."""
+        if self is Together.SERVERS and resolution is not Resolution.DAY:
+            return Together.NOTHING
+        return self
 
 
 ALL_SERVERS = "*"
@@ -101,10 +112,8 @@ ALL_SERVERS = "*"
 class CachePlace(models.Model):
     """What is counted apart: a key group on a server of an alias.
 
-    `server` is empty for what loaders did. In rows of hours and days there are sums
-    besides, see `Together`, so that who does not tell servers or key groups apart need
-    not add up twenty rows for one. Rows are neither changed nor deleted: ten servers
-    that get new addresses every week make 2 MB in a year.
+    `server` is empty for what loaders did. Rows are neither changed nor deleted: ten
+    servers that get new addresses every week make 2 MB in a year.
     """
 
     fingerprint = models.CharField(max_length=32)

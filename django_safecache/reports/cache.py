@@ -209,8 +209,7 @@ def _found(
         of_writers &= ~Q(place__in=sorted(places.keys() - asked.keys()))
 
     def which(resolution: Resolution) -> Q:
-        parts = resolution == Resolution.FIVE_MINUTES
-        return Q(place__in=ids[Together.NOTHING if parts else together])
+        return Q(place__in=ids[together.of(resolution)])
 
     rows = CacheDigest.objects.using(database).filter(
         of_writers | rows_rolled_up(period, longest, which)

@@ -95,8 +95,8 @@ def fold(now: datetime, *, using: str) -> int:
     for _, writers in sorted(hours.items()):
         with locked(using):
             final = _final(writers, now, using)
-            sums = _sums_with(using)
-            folded += sum(_fold(table, final, sums, using) for table in _TABLES)
+            summed = _summed(using)
+            folded += sum(_fold(table, final, summed, using) for table in _TABLES)
     return folded
 
 
@@ -133,13 +133,20 @@ def _final(
     return final
 
 
-def _sums_with(using: str) -> dict[_Place, list[_Place]]:
-    """What is counted apart to the sums that it is part of, see `Together`."""
+def _summed(using: str) -> dict[_Place, dict[Resolution, list[_Place]]]:
+    """To each place that is counted, the sums of a resolution that it is part of."""
     parts = CachePlace.objects.using(using).filter(together=Together.NOTHING)
     sums = {part.pk: sums_with(part) for part in parts}
     ids = ids_of(chain.from_iterable(sums.values()), using)
     return {
-        (pk,): [(ids[each.fingerprint],) for each in places]
+        (pk,): {
+            resolution: [
+                (ids[each.fingerprint],)
+                for each in places
+                if Together(each.together).of(resolution) == each.together
+            ]
+            for resolution in Resolution
+        }
         for pk, places in sums.items()
     }
 
@@ -147,7 +154,7 @@ def _sums_with(using: str) -> dict[_Place, list[_Place]]:
 def _fold(
     table: _Table,
     final: Mapping[datetime, list[str]],
-    summed: Mapping[_Place, list[_Place]],
+    summed: Mapping[_Place, Mapping[Resolution, list[_Place]]],
     using: str,
 ) -> int:
     added: dict[_Cell, dict[str, Any]] = {}
@@ -160,8 +167,8 @@ def _fold(
             part = tuple(sums[name] for name in table.place)
             for resolution in Resolution:
                 places = [part]
-                if table.is_summed and resolution != Resolution.FIVE_MINUTES:
-                    places += summed[part]
+                if table.is_summed:
+                    places += summed[part][resolution]
                 for place in places:
                     cell = (resolution, resolution.start_of(bucket), *place)
                     added[cell] = _sum(table, added.get(cell), sums)

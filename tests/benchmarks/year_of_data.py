@@ -19,6 +19,7 @@ from django_safecache.models import (
     DigestMail,
     Horizon,
     Resolution,
+    Together,
     Writer,
 )
 from django_safecache.recording import histogram
@@ -109,7 +110,9 @@ def rows(
     figures = ", ".join(
         f"NULLIF(({sql})::{_type(name)}, 0)" for name, sql in _FIGURES.items()
     )
-    has_sums = resolution != Resolution.FIVE_MINUTES
+    kinds = [kind for kind in Together if kind.of(resolution) == kind]
+    if writer:
+        kinds = [Together.NOTHING]
     with connection.cursor() as cursor:
         cursor.execute(
             f"""
@@ -123,11 +126,11 @@ def rows(
                 FROM generate_series(%s, %s, %s) AS bucket,
                     (SELECT id, row_number() OVER (ORDER BY id) AS number
                      FROM django_safecache_cacheplace
-                     WHERE %s OR together = '') AS place
+                     WHERE together = ANY(%s)) AS place
             ) AS cell
             ORDER BY bucket, id
             """,
-            [writer, resolution, start, last, resolution.length, has_sums],
+            [writer, resolution, start, last, resolution.length, kinds],
         )
 
 

@@ -98,7 +98,7 @@ class TestFolding:
         ]
         assert raw() == 0
 
-    def test_hours_and_days_have_sums_over_servers_and_key_groups(
+    def test_there_are_sums_over_key_groups_and_of_days_over_servers(
         self, recorder, clock
     ):
         for key, server, hits in (
@@ -110,19 +110,20 @@ class TestFolding:
             observe(recorder, key, server=server, hits=hits)
         settle(recorder, clock)
         roll(clock)
-        hours = rows(resolution=60, place__together=Together.KEY_GROUPS)
-        assert [row[2:] for row in hours] == [
-            ("", "", 1000),
-            ("s:1", "", 11),
-            ("s:2", "", 100),
-        ]
-        days = rows(resolution=1440, place__together=Together.SERVERS)
+        for resolution in Resolution:
+            sums = rows(resolution=resolution, place__together=Together.KEY_GROUPS)
+            assert [row[2:] for row in sums] == [
+                ("", "", 1000),
+                ("s:1", "", 11),
+                ("s:2", "", 100),
+            ]
+        days = rows(place__together=Together.SERVERS)
+        assert {row[0] for row in days} == {Resolution.DAY}
         assert [row[2:] for row in days] == [
             ("", "a", 1000),
             ("*", "a", 101),
             ("*", "b", 10),
         ]
-        assert not rows(resolution=5, place__together__gt="")
 
     def test_figures_are_added_and_the_longest_duration_is_kept(self, recorder, clock):
         for duration, failures in ((0.2, [make_failure()]), (0.7, []), (0.1, [])):
