@@ -21,29 +21,34 @@ from django_safecache.digest.wording import (
     hit_ratio,
     sparkline,
 )
-from django_safecache.models import DigestMail
-from django_safecache.reports import Period, SeriesPoint, ServerTotals, Totals
+from django_safecache.models import DigestMail, Resolution
+from django_safecache.reports import BUCKET, Period, SeriesPoint, ServerTotals, Totals
 
 MAILS_SHOWN = 7
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodChoice:
-    """A period that can be chosen, and how finely it is divided."""
+    """A period that can be chosen, and how finely it is divided.
+
+    It begins with a `whole` bucket, and so do its steps: rows of hours and days answer
+    for it then, and not thousands of five minutes.
+    """
 
     value: str
     label: Promise
     hours: int
     step: timedelta
+    whole: Resolution
 
 
 PERIODS: Mapping[str, PeriodChoice] = {
-    choice.value: choice
-    for choice in (
-        PeriodChoice("1h", gettext_lazy("1 hour"), 1, timedelta(minutes=5)),
-        PeriodChoice("24h", gettext_lazy("24 hours"), 24, timedelta(hours=1)),
-        PeriodChoice("7d", gettext_lazy("7 days"), 7 * 24, timedelta(hours=6)),
-        PeriodChoice("90d", gettext_lazy("90 days"), 90 * 24, timedelta(days=3)),
+    value: PeriodChoice(value, label, hours, step, whole)
+    for value, label, hours, step, whole in (
+        ("1h", gettext_lazy("1 hour"), 1, BUCKET, Resolution.FIVE_MINUTES),
+        ("24h", gettext_lazy("24 hours"), 24, timedelta(hours=1), Resolution.HOUR),
+        ("7d", gettext_lazy("7 days"), 7 * 24, timedelta(hours=6), Resolution.HOUR),
+        ("90d", gettext_lazy("90 days"), 90 * 24, timedelta(days=3), Resolution.DAY),
     )
 }
 DEFAULT_PERIOD = PERIODS["24h"]
@@ -77,7 +82,7 @@ def select(question: Mapping[str, str]) -> Selection:
             % clean(question["period"], 40)
         )
         choice = DEFAULT_PERIOD
-    period = Period.last(hours=choice.hours)
+    period = reports.answerable(Period.last(hours=choice.hours, whole=choice.whole))
     counted = reports.by_server(period)
     known = {
         "alias": sorted({*settings.CACHES, *(entry.alias for entry in counted)}),

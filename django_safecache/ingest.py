@@ -153,7 +153,7 @@ class Ingest:
         if not (self._reported or snapshot.cells or snapshot.occurrences):
             # A command that used no cache: nothing to say, and perhaps no table.
             return
-        store(
+        left_out = store(
             snapshot,
             using=self.database,
             zone=self.zone,
@@ -163,10 +163,12 @@ class Ingest:
             ended=ended,
         )
         # What a transaction of the caller's rolls back is to be stored again.
-        transaction.on_commit(partial(self._stored, snapshot), using=self.database)
+        transaction.on_commit(
+            partial(self._stored, snapshot, left_out), using=self.database
+        )
 
-    def _stored(self, snapshot: Snapshot) -> None:
-        self.recorder.forget(snapshot)
+    def _stored(self, snapshot: Snapshot, left_out: int) -> None:
+        self.recorder.forget(snapshot, left_out=left_out)
         self._reported = True
 
     def _store_trouble(self) -> None:

@@ -1,18 +1,24 @@
 """The tables of the counts, the problems and the digest mail.
 
-Written by `storage`, read by `reports`. Two rules hold for all of them:
+Written by `storage`, read by `reports`. Three rules hold for all of them:
 
 - A process (a *writer*) owns its rows and stores absolute totals, so that storing
-  the same totals twice changes nothing; `writer` is empty in rows rolled up.
+  the same totals twice changes nothing.
+- Rows rolled up have no writer. What a writer will not store again is taken from its
+  rows and added to those of all three resolutions in one transaction, so at any moment
+  the rows without a writer, of any one resolution, and the rows with one are together
+  what was counted, once.
 - A unique key stays under 3072 bytes when each character takes four, the limit of
   InnoDB. Longer values are shortened by `recording.fingerprints.shortened`.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS
@@ -39,72 +45,154 @@ class Resolution(models.IntegerChoices):
     def length(self) -> timedelta:
         return timedelta(minutes=self.value)
 
+    def start_of(self, moment: datetime) -> datetime:
+        """The start, in UTC, of the bucket that `moment` is in; days are UTC's."""
+        seconds = self.value * 60
+        start = moment.timestamp() // seconds * seconds
+        return datetime.fromtimestamp(start, timezone.utc)
 
-def _count() -> models.PositiveBigIntegerField[int, int]:
-    # 64 bits: bytes of a day pass 2^31 easily, and so do the failures of a storm.
-    return models.PositiveBigIntegerField(default=0)
+
+if TYPE_CHECKING:
+    _Field = models.Field[Any, Any]
+    _CountField = models.PositiveBigIntegerField[int, int]
+    _SecondsField = models.FloatField[float, float]
+else:
+    # Django's own take no type parameters when they run.
+    _Field = models.Field
+    _CountField = models.PositiveBigIntegerField
+    _SecondsField = models.FloatField
 
 
-class CacheDigest(models.Model):
-    """The counts of one alias, server and key group over one bucket.
+class _ZeroIsNull(_Field):
+    """Zero in Python is NULL in the table, where it takes no room.
 
-    `server` is empty for what loaders did: there `calls` and the durations are the
-    loaders' own, not a server's. One column for each of `FAILURE_KINDS` and of
-    `histogram.COLUMNS` is added below.
+    Two thirds of the 43 figures of a cell are zero, so rows are half as large. What
+    aggregates nothing, or only zeros, is 0. Compare with ``__gt`` and the like, which
+    NULL never fulfils, and not with ``=0``.
     """
 
-    resolution = models.PositiveSmallIntegerField(choices=Resolution.choices)
-    bucket = models.DateTimeField(help_text=_("Start of the period."))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"null": True, "default": 0, **kwargs})
+
+    def get_db_prep_save(self, value: Any, connection: BaseDatabaseWrapper) -> Any:
+        return super().get_db_prep_save(value or None, connection)
+
+    def from_db_value(self, value: Any, *args: object) -> Any:
+        return 0 if value is None else value
+
+
+class CountField(_ZeroIsNull, _CountField):
+    """64 bits: bytes of a day pass 2^31 easily, and so do the failures of a storm."""
+
+
+class SecondsField(_ZeroIsNull, _SecondsField):
+    """A duration."""
+
+
+class Together(models.TextChoices):
+    """What a place is the sum of; empty for what is counted.
+
+    In rows that are rolled up there are such sums besides, for those who do not tell
+    key groups or servers apart, and would have to add up twenty rows for one. Of
+    servers only in rows of days: a site has more key groups than servers.
+    """
+
+    NOTHING = "", _("nothing")
+    KEY_GROUPS = "key_groups", _("the key groups of a server")
+    SERVERS = "servers", _("the servers of a key group")
+
+    def of(self, resolution: Resolution) -> Together:
+        """What to read of a resolution instead of this, where it has no such sums."""
+        if self is Together.SERVERS and resolution is not Resolution.DAY:
+            return Together.NOTHING
+        return self
+
+
+ALL_SERVERS = "*"
+
+
+class CachePlace(models.Model):
+    """What is counted apart: a key group on a server of an alias.
+
+    `server` is empty for what loaders did. Rows are neither changed nor deleted: ten
+    servers that get new addresses every week make 2 MB in a year.
+    """
+
+    fingerprint = models.CharField(max_length=32)
     alias = models.CharField(max_length=ALIAS_LENGTH)
     server = models.CharField(max_length=SERVER_LENGTH, blank=True)
     key_group = models.CharField(max_length=KEY_GROUP_LENGTH, blank=True)
-    writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
-
-    calls = _count()
-    lines = _count()
-    hits = _count()
-    misses = _count()
-    unavailable = _count()
-    loaded = _count()
-    stores = _count()
-    deletes = _count()
-    retries = _count()
-    splits = _count()
-    bytes_sent = _count()
-    bytes_received = _count()
-    duration_sum = models.FloatField(default=0.0, help_text=_("Seconds."))
-    duration_max = models.FloatField(default=0.0, help_text=_("Seconds."))
+    together = models.CharField(
+        max_length=16, choices=Together.choices, blank=True, default=Together.NOTHING
+    )
 
     class Meta:
-        verbose_name = _("cache digest")
-        verbose_name_plural = _("cache digests")
+        verbose_name = _("cache place")
+        verbose_name_plural = _("cache places")
         constraints = [
-            # The upsert needs it. Resolution and bucket come first because every
-            # query and every prune is for a period of one resolution: no further
-            # index is needed.
+            # Writers find a place, and agree on its row, by the fingerprint: names
+            # that differ are the same to MariaDB when only their case does.
             models.UniqueConstraint(
-                fields=[
-                    "resolution",
-                    "bucket",
-                    "alias",
-                    "server",
-                    "key_group",
-                    "writer",
-                ],
-                name="safecache_digest_cell",
+                fields=["fingerprint"], name="safecache_place_fingerprint"
             )
         ]
 
     def __str__(self) -> str:
-        return (
-            f"{self.alias} {self.server} {self.key_group} {self.bucket:%Y-%m-%d %H:%M}"
-        )
+        return f"{self.alias} {self.server} {self.key_group}"
+
+
+class CacheDigest(models.Model):
+    """The counts of one place over one bucket.
+
+    Where the place has no server, `calls` and the durations are the loaders' own. One
+    column for each of `FAILURE_KINDS` and of `histogram.COLUMNS` is added below.
+    """
+
+    # The writer comes first, so that what is not rolled up yet is in one place, and
+    # what a writer has for who rolls it up. The bucket comes last: whoever reads knows
+    # which places, and finds a period of each in one piece. No further index is needed,
+    # and without an id a row is a sixth smaller.
+    pk = models.CompositePrimaryKey("writer", "resolution", "place_id", "bucket")
+    # From the longest to the shortest, because PostgreSQL aligns columns.
+    bucket = models.DateTimeField(help_text=_("Start of the period."))
+    # Places are never deleted: there is nothing to check or to look up by place.
+    place = models.ForeignKey(
+        CachePlace,
+        on_delete=models.PROTECT,
+        related_name="digests",
+        db_index=False,
+        db_constraint=False,
+    )
+    resolution = models.PositiveSmallIntegerField(choices=Resolution.choices)
+    writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
+
+    calls = CountField()
+    lines = CountField()
+    hits = CountField()
+    misses = CountField()
+    unavailable = CountField()
+    loaded = CountField()
+    stores = CountField()
+    deletes = CountField()
+    retries = CountField()
+    splits = CountField()
+    bytes_sent = CountField()
+    bytes_received = CountField()
+    duration_sum = SecondsField()
+    duration_max = SecondsField()
+
+    class Meta:
+        verbose_name = _("cache digest")
+        verbose_name_plural = _("cache digests")
+
+    def __str__(self) -> str:
+        return f"{self.place_id} {self.bucket:%Y-%m-%d %H:%M}"
 
 
 # From the vocabulary, so that a change of it cannot be forgotten here: makemigrations
 # sees it.
 for _name in (*FAILURE_KINDS, *histogram.COLUMNS):
-    CacheDigest.add_to_class(_name, _count())
+    CacheDigest.add_to_class(_name, CountField())
 
 
 class ProblemState(models.TextChoices):
@@ -173,7 +261,7 @@ class Problem(models.Model):
 
 
 class ProblemCount(models.Model):
-    """Occurrences of a problem in one bucket, as one writer saw them."""
+    """Occurrences of a problem in one bucket: as one writer saw them, or of all."""
 
     problem = models.ForeignKey(
         Problem, on_delete=models.CASCADE, related_name="counts"
@@ -184,22 +272,22 @@ class ProblemCount(models.Model):
     server = models.CharField(max_length=SERVER_LENGTH, blank=True)
     writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
     host = models.CharField(max_length=HOST_LENGTH, blank=True)
-    count = _count()
+    count = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         verbose_name = _("problem count")
         verbose_name_plural = _("problem counts")
         constraints = [
-            # The upsert needs it; resolution and bucket first, as in CacheDigest. The
-            # history of one problem goes through the foreign key's own index.
+            # The upsert needs it; the writer first, as in CacheDigest. The history of
+            # one problem goes through the foreign key's own index.
             models.UniqueConstraint(
                 fields=[
+                    "writer",
                     "resolution",
                     "bucket",
                     "problem",
                     "alias",
                     "server",
-                    "writer",
                 ],
                 name="safecache_problem_count_cell",
             )
@@ -281,7 +369,11 @@ class ProblemSample(models.Model):
 
 
 class Writer(models.Model):
-    """A process that reports, and how well it gets on with that."""
+    """A process that reports, and how well it gets on with that.
+
+    Processes that are long gone are put together: one row for a time in which some
+    process reported without a break.
+    """
 
     name = models.CharField(max_length=WRITER_LENGTH)
     host = models.CharField(max_length=HOST_LENGTH)
@@ -290,6 +382,9 @@ class Writer(models.Model):
     last_flush = models.DateTimeField()
     ended = models.DateTimeField(
         null=True, blank=True, help_text=_("Empty until the process ended orderly.")
+    )
+    settled = models.DateTimeField(
+        null=True, blank=True, help_text=_("Buckets before this are final.")
     )
     dropped = models.PositiveBigIntegerField(
         default=0, help_text=_("Details not kept because there were too many.")
@@ -318,6 +413,27 @@ class Writer(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Horizon(models.Model):
+    """How far back the rows of one resolution that have no writer go.
+
+    Whoever rolls up or prunes holds the row of `Resolution.DAY` locked.
+    """
+
+    resolution = models.PositiveSmallIntegerField(
+        choices=Resolution.choices, primary_key=True
+    )
+    kept_from = models.DateTimeField(
+        null=True, blank=True, help_text=_("Buckets before this may be deleted.")
+    )
+
+    class Meta:
+        verbose_name = _("horizon")
+        verbose_name_plural = _("horizons")
+
+    def __str__(self) -> str:
+        return f"{self.get_resolution_display()}: {self.kept_from}"
 
 
 class MailStatus(models.TextChoices):

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 from django_safecache.models import (
     CacheDigest,
+    CachePlace,
     Problem,
     ProblemCount,
     ProblemFacet,
@@ -35,15 +36,23 @@ def reporting(start, end, *, name="writer-1"):
     )
 
 
-def counted(moment, *, server="10.0.0.1:11211", alias="default", **counts):
+def counted(
+    moment, *, server="10.0.0.1:11211", alias="default", key_group="", **counts
+):
     """What was counted in the bucket of `moment`."""
+    names = {"alias": alias, "server": server, "key_group": key_group}
+    place, _ = CachePlace.objects.get_or_create(
+        fingerprint=" ".join(names.values()), defaults=names
+    )
     return CacheDigest.objects.create(
-        resolution=Resolution.FIVE_MINUTES,
-        bucket=bucket_of(moment),
-        alias=alias,
-        server=server,
-        writer="writer-1",
-        **{"calls": 1, **counts},
+        **{
+            "resolution": Resolution.FIVE_MINUTES,
+            "bucket": bucket_of(moment),
+            "place": place,
+            "writer": "writer-1",
+            "calls": 1,
+            **counts,
+        }
     )
 
 

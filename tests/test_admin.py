@@ -151,7 +151,8 @@ class TestCounts:
             counted(now - timedelta(hours=hours), hits=number)
         html = page(client, period=period)
         assert table(html, "counts")[0] == ["Hits", f"{hits:,}"]
-        assert len(table(html, "steps")) == 1 + steps
+        # One more unless the period happens to begin with a whole hour or day.
+        assert len(table(html, "steps")) - 1 in (steps, steps + 1)
         assert f'<option value="{period}" selected>' in html
 
     def test_a_cache_and_a_server_can_be_chosen(self, client, now):

@@ -26,7 +26,7 @@ class TestDefaults:
             10,
         )
         assert conf.key_groups == ()
-        assert conf.retention_days.five_minutes == 7
+        assert conf.retention_days.five_minutes == 2
         assert (conf.account_contextvar, conf.account) == ("account", None)
         assert conf.store_accounts == "hmac"
         assert conf.browser_errors.enabled is False

@@ -20,7 +20,7 @@ class TestSchema:
 
     def test_a_cache_digest_has_a_column_for_all_that_is_counted(self):
         columns = {field.name for field in CacheDigest._meta.get_fields()}
-        key = {"id", "resolution", "bucket", "alias", "server", "key_group", "writer"}
+        key = {"pk", "resolution", "bucket", "place", "writer"}
         figures = {*COUNTS, *FAILURE_KINDS, *histogram.COLUMNS}
         assert columns == {*key, *figures, "duration_sum", "duration_max"}
 

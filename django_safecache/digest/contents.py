@@ -30,6 +30,7 @@ class Digest:
     """One local day. Texts in it are printable, on one line and short.
 
     `totals` is None when no process reported on the day, which is not "no errors".
+    `hours` is empty for a day so long ago that only whole days are known.
     `before` is the local day before; `loaders` is what was asked of loaders.
     `servers` has those with most failures first. `muted` counts the problems that
     occurred and are not told; `reported_before` is whether any process ever did.
@@ -86,7 +87,9 @@ class Digest:
 def compose(day: date) -> Digest:
     """What the tables say of the local `day`, in the time zone of the digest."""
     conf = get_settings().digest
-    period = Period.for_day(day, conf.zone)
+    # The whole hours or days around a day of long ago: the mail states what it is of.
+    period = reports.answerable(Period.for_day(day, conf.zone))
+    hours = reports.series(period, step=HOUR)
     problems = _problems(period)
     return Digest(
         day=day,
@@ -97,7 +100,7 @@ def compose(day: date) -> Digest:
         before=reports.totals(Period.for_day(day - timedelta(days=1), conf.zone)),
         loaders=reports.totals(period, server=""),
         servers=_servers(period),
-        hours=tuple(reports.series(period, step=HOUR)),
+        hours=tuple(hours) if all(_is_an_hour(point) for point in hours) else (),
         new=tuple(problems[ProblemStatus.NEW]),
         regressed=tuple(problems[ProblemStatus.REGRESSED]),
         escalating=tuple(problems[ProblemStatus.ESCALATING]),
@@ -105,6 +108,10 @@ def compose(day: date) -> Digest:
         muted=len(problems[ProblemStatus.MUTED]),
         reported_before=reports.reported_before(period.end),
     )
+
+
+def _is_an_hour(point: SeriesPoint) -> bool:
+    return point.end - point.start <= HOUR
 
 
 def _problems(

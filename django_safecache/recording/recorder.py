@@ -96,6 +96,7 @@ class Recorder:
             max_facets=self._max_facets,
         )
         self._samples = Samples()
+        self._settled = 0.0
         self._dropped = 0
         self._causes = Causes(self._fingerprint)
         self.writer = WriterIdentity.of_this_process(_moment(self._clock()))
@@ -195,6 +196,7 @@ class Recorder:
                 writer=self.writer,
                 taken=_moment(now),
                 closed_before=_moment(self._buckets.closed_before),
+                settled_before=_moment(self._settled),
                 cells=tuple(
                     cell.totals(start, *place)
                     for start, bucket in held
@@ -213,15 +215,19 @@ class Recorder:
                 dropped=self._dropped,
             )
 
-    def forget(self, snapshot: Snapshot) -> None:
+    def forget(self, snapshot: Snapshot, *, left_out: int = 0) -> None:
         """Drop what need not be stored again, after `snapshot` was stored.
 
         That is its closed buckets, its samples, and the facets of the open bucket.
+        `left_out` is how many of its totals were not stored; they count as dropped.
         """
         with self._lock:
             if snapshot.writer != self.writer:
                 return
-            self._buckets.forget(snapshot.closed_before.timestamp())
+            closed_before = snapshot.closed_before.timestamp()
+            self._buckets.forget(closed_before)
+            self._settled = max(self._settled, closed_before)
+            self._dropped += left_out
             for facet in snapshot.facets:
                 bucket = self._buckets.at(facet.bucket.timestamp())
                 if bucket is not None:

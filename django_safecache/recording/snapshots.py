@@ -39,6 +39,9 @@ class Snapshot:
     taken: datetime
     closed_before: datetime
     """Nothing will be added any more to buckets that start before this."""
+    settled_before: datetime
+    """Buckets that start before this are in no later snapshot: `Recorder.forget` was
+    told that they are stored."""
     cells: tuple[CellTotals, ...]
     causes: tuple[Cause, ...]
     occurrences: tuple[OccurrenceTotals, ...]

@@ -2,15 +2,24 @@
 
 Everything here only reads, takes and gives aware datetimes, and treats the end of a
 period as exclusive. "No data" is None, and is not zero: zero is said only of a time
-in which some process reported.
+in which some process reported. What is past the retention of short rows is answered
+for whole hours or days: state the `answerable` period, not the one asked for.
 """
 
 from __future__ import annotations
 
-from django_safecache.reports.cache import by_server, series, totals
+from django_safecache.reports.cache import (
+    by_key_group,
+    by_server,
+    compare,
+    series,
+    totals,
+)
 from django_safecache.reports.causes import problems
 from django_safecache.reports.facts import (
     BUCKET,
+    Comparison,
+    KeyGroupTotals,
     Period,
     ProblemCountRow,
     ProblemStatus,
@@ -20,9 +29,12 @@ from django_safecache.reports.facts import (
     WriterStatus,
 )
 from django_safecache.reports.processes import reported_before, writers
+from django_safecache.reports.rows import answerable
 
 __all__ = [
     "BUCKET",
+    "Comparison",
+    "KeyGroupTotals",
     "Period",
     "ProblemCountRow",
     "ProblemStatus",
@@ -30,7 +42,10 @@ __all__ = [
     "ServerTotals",
     "Totals",
     "WriterStatus",
+    "answerable",
+    "by_key_group",
     "by_server",
+    "compare",
     "problems",
     "reported_before",
     "series",

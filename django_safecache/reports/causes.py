@@ -27,6 +27,7 @@ from django_safecache.models import (
     Resolution,
 )
 from django_safecache.reports.facts import Period, ProblemCountRow, ProblemStatus
+from django_safecache.reports.rows import rows_of_writers, rows_rolled_up, to_read
 
 CALL_SITES_SHOWN = 10
 HISTORY_DAYS = 14
@@ -38,10 +39,9 @@ DAY = timedelta(days=1)
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     """The problems that occurred in the period, most occurrences first."""
     database = get_settings().database
+    period = to_read(period)
     counts = ProblemCount.objects.using(database).filter(
-        resolution=Resolution.FIVE_MINUTES,
-        bucket__gte=period.start,
-        bucket__lt=period.end,
+        rows_of_writers(period) | rows_rolled_up(period)
     )
     counted = dict(
         counts.values_list("problem")

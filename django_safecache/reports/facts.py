@@ -14,7 +14,8 @@ from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import Resolution
 from django_safecache.recording import histogram
 
-BUCKET = Resolution.FIVE_MINUTES.length
+_FIVE_MINUTES = Resolution.FIVE_MINUTES
+BUCKET = _FIVE_MINUTES.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,26 @@ class Period:
         for edge in (self.start, self.end):
             if edge.tzinfo is None:
                 raise ValueError(f"a period needs aware datetimes, not {edge}")
-            if edge != _bucket_of(edge):
+            if edge != _FIVE_MINUTES.start_of(edge):
                 raise ValueError(f"{edge} is not on the edge of a bucket of {BUCKET}")
         if self.start >= self.end:
             raise ValueError(f"a period cannot end at {self.end}, before its start")
 
     @classmethod
-    def last(cls, *, hours: float, now: datetime | None = None) -> Period:
-        """The last `hours`, the bucket that is still filling included."""
-        end = _bucket_of(now or django_timezone.now()) + BUCKET
-        return cls(_bucket_of(end - timedelta(hours=hours)), end)
+    def last(
+        cls,
+        *,
+        hours: float,
+        now: datetime | None = None,
+        whole: Resolution = _FIVE_MINUTES,
+    ) -> Period:
+        """The last `hours`, the bucket that is still filling included.
+
+        Longer, where they begin inside a bucket that is to be `whole`: a period that
+        begins with an hour, or with a day, is answered from far fewer rows.
+        """
+        end = _FIVE_MINUTES.start_of(now or django_timezone.now()) + BUCKET
+        return cls(whole.start_of(end - timedelta(hours=hours)), end)
 
     @classmethod
     def for_day(cls, day: date, tz: tzinfo) -> Period:
@@ -115,10 +126,30 @@ class ServerTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyGroupTotals:
+    """`key_group` is empty for the keys that are in no group."""
+
+    alias: str
+    key_group: str
+    totals: Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was counted in two periods; None for one that nothing is known of."""
+
+    period: Period
+    totals: Totals | None
+    period_before: Period
+    before: Totals | None
+
+
+@dataclass(frozen=True, slots=True)
 class SeriesPoint:
     """`totals` is None for a time that nothing is known of, which is not zero."""
 
     start: datetime
+    end: datetime
     totals: Totals | None
 
 
@@ -179,9 +210,3 @@ class WriterStatus:
     dropped: int
     flush_errors: int
     stale: bool
-
-
-def _bucket_of(moment: datetime) -> datetime:
-    seconds = BUCKET.total_seconds()
-    start = moment.timestamp() // seconds * seconds
-    return datetime.fromtimestamp(start, moment.tzinfo or timezone.utc)

@@ -1,8 +1,9 @@
-"""Writes a recorder's totals into the tables, and deletes what is past retention."""
+"""Writes: a recorder's totals into the tables, those together, and nothing for ever."""
 
 from __future__ import annotations
 
 from django_safecache.storage.problems import unmute_what_exceeds
-from django_safecache.storage.totals import prune, store, store_trouble
+from django_safecache.storage.rollup import RolledUp, roll_up
+from django_safecache.storage.totals import store, store_trouble
 
-__all__ = ["prune", "store", "store_trouble", "unmute_what_exceeds"]
+__all__ = ["RolledUp", "roll_up", "store", "store_trouble", "unmute_what_exceeds"]

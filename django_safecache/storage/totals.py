@@ -1,51 +1,40 @@
-"""Writes a recorder's totals into the tables, and deletes what is past retention."""
+"""Writes what a recorder holds into the rows of its writer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, tzinfo
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
-from django.db import connections, models, transaction
-from django.db.models import Q
+from django.db import transaction
 
-from django_safecache.conf import RetentionDays
-from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     ALIAS_LENGTH,
     ERROR_LENGTH,
     HOST_LENGTH,
-    KEY_GROUP_LENGTH,
     SERVER_LENGTH,
     WRITER_LENGTH,
     CacheDigest,
-    Problem,
     ProblemCount,
-    ProblemFacet,
     Resolution,
     Writer,
 )
 from django_safecache.recording import histogram
-from django_safecache.recording.cells import COUNTS
 from django_safecache.recording.fingerprints import shortened
 from django_safecache.recording.snapshots import Snapshot, WriterIdentity
 from django_safecache.storage import problems
-
-CELL_KEY = ("resolution", "bucket", "alias", "server", "key_group", "writer")
-CELL_TOTALS = (
-    *COUNTS,
-    *FAILURE_KINDS,
-    *histogram.COLUMNS,
-    "duration_sum",
-    "duration_max",
+from django_safecache.storage.places import ids_of, place
+from django_safecache.storage.upserts import (
+    CELL_KEY,
+    CELL_TOTALS,
+    COUNT_KEY,
+    upsert,
 )
-COUNT_KEY = ("resolution", "bucket", "problem", "alias", "server", "writer")
-WRITER_TROUBLE = ("flush_errors", "last_error", "last_error_at")
-# Rows of one statement. SQLite allows fewer of 45 columns; Django knows that.
-BATCH_SIZE = 200
-PRUNE_BATCH_SIZE = 1000
 
-_Row = TypeVar("_Row", bound=models.Model)
+WRITER_TROUBLE = ("flush_errors", "last_error", "last_error_at")
+
+_Row = TypeVar("_Row", CacheDigest, ProblemCount)
+_CellPlace = tuple[str, str, str]
 
 
 def store(
@@ -57,34 +46,40 @@ def store(
     last_error: str = "",
     last_error_at: datetime | None = None,
     ended: bool = False,
-) -> None:
+) -> int:
     """Make the database say what `snapshot` says. Raises what the database raises.
 
     The totals of the writer are replaced, all of them or none: storing a snapshot
-    again, or a later one, counts nothing twice. What writers share (problems and
-    facets) is written before, each statement on its own: it only ever moves one
+    again, or a later one, counts nothing twice. What writers share (problems, facets
+    and places) is written before, each statement on its own: it only ever moves one
     way, so that half of it does no harm, and no writer waits for another with locks
     in hand. `zone` says which day a facet was seen on.
+
+    Returns how many totals were left out because the writer had been given up for
+    dead, and its rows of that time rolled up: see `storage.folding`.
     """
     found = problems.store(snapshot, using=using, zone=zone)
+    places = _places(snapshot, using)
     with transaction.atomic(using=using):
-        _upsert(_cells(snapshot), using, key=CELL_KEY, totals=CELL_TOTALS)
-        _upsert(_counts(snapshot, found), using, key=COUNT_KEY, totals=("count",))
-        writer = _writer(
-            snapshot.writer,
-            last_flush=snapshot.taken,
+        # First, so that its row is locked: nobody rolls up what is being replaced.
+        settled = _see_writer(
+            snapshot,
+            using,
             ended=snapshot.taken if ended else None,
-            dropped=snapshot.dropped,
             flush_errors=flush_errors,
             last_error=last_error,
             last_error_at=last_error_at,
         )
-        totals = ("last_flush", "ended", "dropped", *WRITER_TROUBLE)
-        _upsert([writer], using, key=("name",), totals=totals)
+        cells = _cells(snapshot, places)
+        counts = _counts(snapshot, found)
+        upsert(_since(settled, cells), using, key=CELL_KEY, totals=CELL_TOTALS)
+        upsert(_since(settled, counts), using, key=COUNT_KEY, totals=("count",))
     if found:
         problems.unmute_what_exceeds(
             found.values(), since=_first_bucket(snapshot), using=using
         )
+    buckets = [cell.bucket for cell in cells] + [count.bucket for count in counts]
+    return sum(bucket < settled for bucket in buckets)
 
 
 def store_trouble(
@@ -103,59 +98,50 @@ def store_trouble(
         last_error=last_error,
         last_error_at=last_error_at,
     )
-    _upsert([row], using, key=("name",), totals=WRITER_TROUBLE)
+    upsert([row], using, key=("name",), totals=WRITER_TROUBLE)
 
 
-def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
-    """Delete what is past retention, a batch at a time, and return how many rows.
+def _see_writer(snapshot: Snapshot, using: str, **values: Any) -> datetime:
+    """Lock the writer's row and bring it up to date; what starts before the result
+    must not be stored."""
+    writer = _writer(
+        snapshot.writer,
+        last_flush=snapshot.taken,
+        settled=snapshot.settled_before,
+        dropped=snapshot.dropped,
+        **values,
+    )
+    told = ("last_flush", "ended", "dropped", *WRITER_TROUBLE)
+    upsert([writer], using, key=("name",), totals=told)
+    row = Writer.objects.using(using).filter(name=writer.name)
+    settled = row.values_list("settled", flat=True).get() or snapshot.settled_before
+    if settled < snapshot.settled_before:
+        row.update(settled=snapshot.settled_before)
+    return max(settled, snapshot.settled_before)
 
-    As long as nothing is rolled up, rows of five minutes are all there is, and are
-    kept for the longest retention.
-    """
-    days = max(retention.five_minutes, retention.hour, retention.day)
-    before = now - timedelta(days=days)
-    return sum(
-        _delete(model, condition, using)
-        for model, condition in (
-            (CacheDigest, Q(bucket__lt=before)),
-            (ProblemCount, Q(bucket__lt=before)),
-            (ProblemFacet, Q(day__lt=before.date())),
-            (Problem, Q(last_seen__lt=before)),
-            (Writer, Q(last_flush__lt=before)),
+
+def _since(moment: datetime, rows: list[_Row]) -> list[_Row]:
+    return [row for row in rows if row.bucket >= moment]
+
+
+def _places(snapshot: Snapshot, using: str) -> dict[_CellPlace, int]:
+    """Alias, server and key group to the id of their place."""
+    places = {
+        (cell.alias, cell.server, cell.key_group): place(
+            cell.alias, cell.server, cell.key_group
         )
-    )
+        for cell in snapshot.cells
+    }
+    ids = ids_of(places.values(), using)
+    return {names: ids[each.fingerprint] for names, each in places.items()}
 
 
-def _upsert(
-    rows: Sequence[_Row], using: str, *, key: Sequence[str], totals: Sequence[str]
-) -> None:
-    """Insert `rows`, or replace the `totals` of those whose `key` exists.
-
-    In the order of the key: rows in another order, from several processes, are
-    deadlocks on PostgreSQL and MariaDB.
-    """
-    if not rows:
-        return
-    features = connections[using].features
-    # MySQL and MariaDB take any unique key as the conflict, and refuse to be told.
-    named = features.supports_update_conflicts_with_target
-    type(rows[0])._default_manager.using(using).bulk_create(
-        rows,
-        batch_size=BATCH_SIZE,
-        update_conflicts=True,
-        unique_fields=key if named else None,
-        update_fields=totals,
-    )
-
-
-def _cells(snapshot: Snapshot) -> list[CacheDigest]:
+def _cells(snapshot: Snapshot, places: Mapping[_CellPlace, int]) -> list[CacheDigest]:
     rows = [
         CacheDigest(
             resolution=Resolution.FIVE_MINUTES,
             bucket=cell.bucket,
-            alias=shortened(cell.alias, ALIAS_LENGTH),
-            server=shortened(cell.server, SERVER_LENGTH),
-            key_group=shortened(cell.key_group, KEY_GROUP_LENGTH),
+            place_id=places[cell.alias, cell.server, cell.key_group],
             writer=shortened(snapshot.writer.name, WRITER_LENGTH),
             duration_sum=cell.duration_sum,
             duration_max=cell.duration_max,
@@ -165,9 +151,7 @@ def _cells(snapshot: Snapshot) -> list[CacheDigest]:
         )
         for cell in snapshot.cells
     ]
-    return sorted(
-        rows, key=lambda row: (row.bucket, row.alias, row.server, row.key_group)
-    )
+    return sorted(rows, key=lambda row: (row.place_id, row.bucket))
 
 
 def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
@@ -203,12 +187,3 @@ def _writer(writer: WriterIdentity, *, last_error: str, **values: Any) -> Writer
         last_error=shortened(last_error, ERROR_LENGTH),
         **values,
     )
-
-
-def _delete(model: type[models.Model], condition: Q, using: str) -> int:
-    rows = model._default_manager.using(using).filter(condition)
-    deleted = 0
-    while batch := list(rows.values_list("pk", flat=True)[:PRUNE_BATCH_SIZE]):
-        rows.filter(pk__in=batch).delete()
-        deleted += len(batch)
-    return deleted

@@ -76,7 +76,7 @@ class TestSending:
         recorder = apps.get_app_config("django_safecache").ingest.recorder
         recorder.observe(make_outcome(alias="own", keys=["a"], hits=1))
         digest()
-        assert CacheDigest.objects.filter(alias="own").exists()
+        assert CacheDigest.objects.filter(place__alias="own").exists()
 
 
 class TestFailing:

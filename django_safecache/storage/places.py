@@ -1,0 +1,73 @@
+"""The rows that stand for what is counted apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from hashlib import blake2b
+
+from django_safecache.models import (
+    ALIAS_LENGTH,
+    ALL_SERVERS,
+    KEY_GROUP_LENGTH,
+    SERVER_LENGTH,
+    CachePlace,
+    Together,
+)
+from django_safecache.recording.fingerprints import shortened
+from django_safecache.storage.upserts import BATCH_SIZE
+
+
+def place(alias: str, server: str, key_group: str) -> CachePlace:
+    """The place of these names; it is not stored."""
+    return _place(
+        shortened(alias, ALIAS_LENGTH),
+        shortened(server, SERVER_LENGTH),
+        shortened(key_group, KEY_GROUP_LENGTH),
+        Together.NOTHING,
+    )
+
+
+def sums_with(part: CachePlace) -> tuple[CachePlace, CachePlace]:
+    """The places that a part is added to, not stored. Loaders stay apart."""
+    servers = ALL_SERVERS if part.server else ""
+    return (
+        _place(part.alias, part.server, "", Together.KEY_GROUPS),
+        _place(part.alias, servers, part.key_group, Together.SERVERS),
+    )
+
+
+def _place(alias: str, server: str, key_group: str, together: Together) -> CachePlace:
+    # As they are shortened, the names do not have the character they are joined by.
+    names = "\0".join((alias, server, key_group, together.value))
+    return CachePlace(
+        fingerprint=blake2b(names.encode(), digest_size=16).hexdigest(),
+        alias=alias,
+        server=server,
+        key_group=key_group,
+        together=together,
+    )
+
+
+def ids_of(places: Iterable[CachePlace], using: str) -> dict[str, int]:
+    """Fingerprint to id of `places`; those that are new are created."""
+    wanted = {each.fingerprint: each for each in places}
+    known = _known(wanted, using)
+    if new := sorted(wanted.keys() - known.keys()):
+        CachePlace.objects.using(using).bulk_create(
+            [wanted[fingerprint] for fingerprint in new],
+            batch_size=BATCH_SIZE,
+            ignore_conflicts=True,
+        )
+        known |= _known(new, using)
+    return known
+
+
+def _known(fingerprints: Collection[str], using: str) -> dict[str, int]:
+    wanted = sorted(fingerprints)
+    return {
+        fingerprint: pk
+        for start in range(0, len(wanted), BATCH_SIZE)
+        for fingerprint, pk in CachePlace.objects.using(using)
+        .filter(fingerprint__in=wanted[start : start + BATCH_SIZE])
+        .values_list("fingerprint", "pk")
+    }

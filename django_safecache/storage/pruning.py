@@ -1,0 +1,127 @@
+"""Deletes what is past retention, and never what has yet to be rolled up.
+
+- Rows without a writer: by the retention of their resolution.
+- Rows of a writer: once it is longer ago than the retention of days, for what they
+  would be rolled up into would be deleted as well.
+- Problems that did not occur for the retention of days, with their samples; the mails
+  of such days, with their deliveries.
+- Facets: after `FACETS_FOR`, or the retention of days if that is shorter.
+- Writers that are long gone: put together, see `_join_writers`.
+- Places: never, see `CachePlace`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.db.models import Min, Q
+
+from django_safecache.conf import RetentionDays
+from django_safecache.models import (
+    CacheDigest,
+    DigestMail,
+    Horizon,
+    Problem,
+    ProblemCount,
+    ProblemFacet,
+    Resolution,
+    Writer,
+)
+from django_safecache.storage.folding import BUCKET, DEAD_AFTER
+from django_safecache.storage.locking import locked
+
+# The longest period of the dashboard: on how many accounts is asked of no longer one.
+FACETS_FOR = timedelta(days=90)
+# A process that was suspended for so long does not come back.
+BURIED_AFTER = timedelta(days=30)
+# Between the moment that rows are said to be gone and their deletion, so that who has
+# just asked where they begin still finds them.
+GRACE = timedelta(hours=1)
+BATCH_SIZE = 1000
+
+
+def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
+    """Delete, in many short transactions; how many rows they were.
+
+    Raises what the database raises; what was deleted until then stays so.
+    """
+    kept = {
+        Resolution.FIVE_MINUTES: timedelta(days=retention.five_minutes),
+        Resolution.HOUR: timedelta(days=retention.hour),
+        Resolution.DAY: timedelta(days=retention.day),
+    }
+    oldest = now - kept[Resolution.DAY]
+    deleted = sum(
+        _prune_resolution(resolution, now - length, using)
+        for resolution, length in kept.items()
+    )
+    for model in (CacheDigest, ProblemCount):
+        deleted += _by_time(model, Q(writer__gt="", bucket__lt=oldest), using)
+    facets = (now - min(FACETS_FOR, kept[Resolution.DAY])).date()
+    deleted += _by_id(ProblemFacet, Q(day__lt=facets), using)
+    deleted += _by_id(Problem, Q(last_seen__lt=oldest), using)
+    deleted += _by_id(DigestMail, Q(day__lt=oldest.date()), using)
+    deleted += _join_writers(now, using)
+    return deleted + _by_id(Writer, Q(last_flush__lt=oldest), using)
+
+
+def _prune_resolution(resolution: Resolution, oldest: datetime, using: str) -> int:
+    """Say that the rows are gone, then delete them."""
+    kept_from = resolution.start_of(oldest)
+    horizon = Horizon.objects.using(using).filter(resolution=resolution)
+    moved = horizon.filter(Q(kept_from=None) | Q(kept_from__lt=kept_from))
+    moved.update(kept_from=kept_from)
+    old = Q(writer="", resolution=resolution, bucket__lt=kept_from - GRACE)
+    return sum(_by_time(model, old, using) for model in (CacheDigest, ProblemCount))
+
+
+def _by_time(
+    model: type[CacheDigest] | type[ProblemCount], condition: Q, using: str
+) -> int:
+    """Delete counts: those of an hour, or of one longer bucket, in a transaction."""
+    rows = model._default_manager.using(using).filter(condition)
+    deleted = 0
+    while first := rows.aggregate(first=Min("bucket"))["first"]:
+        with locked(using):
+            number, _ = rows.filter(bucket__lt=first + Resolution.HOUR.length).delete()
+        deleted += number
+    return deleted
+
+
+def _by_id(model: type[models.Model], condition: Q, using: str) -> int:
+    rows = model._default_manager.using(using).filter(condition)
+    deleted = 0
+    while batch := list(rows.values_list("pk", flat=True)[:BATCH_SIZE]):
+        with locked(using):
+            _, by_model = rows.filter(pk__in=batch).delete()
+        deleted += by_model.get(model._meta.label, 0)
+    return deleted
+
+
+def _join_writers(now: datetime, using: str) -> int:
+    """Put the rows of writers that are long gone together; how many rows fewer.
+
+    What remains is when some process reported without a break, which is how zero is
+    told from no data. A break that is shorter than a bucket makes no difference.
+    """
+    long_gone = Q(ended__lt=now - DEAD_AFTER) | Q(last_flush__lt=now - BURIED_AFTER)
+    rows = Writer.objects.using(using)
+    with locked(using):
+        kept: list[Writer] = []
+        absorbed = []
+        for writer in rows.filter(long_gone).order_by("started", "pk"):
+            if not kept or writer.started > kept[-1].last_flush + BUCKET:
+                kept.append(writer)
+                continue
+            last = kept[-1]
+            last.last_flush = last.ended = max(last.last_flush, writer.last_flush)
+            last.dropped += writer.dropped
+            last.flush_errors += writer.flush_errors
+            absorbed.append(writer.pk)
+        if absorbed:
+            fields = ["last_flush", "ended", "dropped", "flush_errors"]
+            rows.bulk_update(kept, fields, batch_size=BATCH_SIZE)
+            for start in range(0, len(absorbed), BATCH_SIZE):
+                rows.filter(pk__in=absorbed[start : start + BATCH_SIZE]).delete()
+    return len(absorbed)
