@@ -62,6 +62,20 @@ class TestSending:
             counted(NOON - timedelta(days=days), hits=5)
         assert digest().count("mailed to") == 4
 
+    @pytest.mark.parametrize(("count", "told"), [(100, False), (101, True)])
+    def test_what_exceeded_what_it_is_muted_for_is_told(self, count, told):
+        occurred(
+            NOON,
+            message="too often",
+            count=count,
+            state="muted",
+            muted_at=NOON - timedelta(days=5),
+            muted_above=100,
+        )
+        digest()
+        text = mail.outbox[0].body
+        assert ("too often" in text, "1 muted problem" in text) == (told, not told)
+
     def test_an_empty_day_is_said_to_be(self):
         assert digest() == f"{YESTERDAY}: nothing was counted; recorded, not sent.\n"
         assert mail.outbox == []

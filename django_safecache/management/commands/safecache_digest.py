@@ -30,8 +30,8 @@ from django_safecache.storage import roll_up, unmute_what_exceeds
 # A run at midnight sharp waits for what other processes still have to store, so that
 # the mail's numbers are those of the whole day; but never longer than this.
 PATIENCE = timedelta(minutes=1)
-# The days that may be mailed, and the one that is not over.
-LOOK_BACK = timedelta(days=CATCH_UP_DAYS + 1)
+# Yesterday, the days before it that may have been missed, and the one that is not over.
+LOOK_BACK = timedelta(days=CATCH_UP_DAYS + 2)
 
 
 class Command(BaseCommand):
