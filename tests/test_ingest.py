@@ -100,6 +100,30 @@ class TestTrouble:
         assert not ingest.flush()
         assert ingest.flush_errors == 1
 
+    @pytest.mark.django_db
+    def test_the_writers_row_says_why(self, make_ingest):
+        ingest = make_ingest()
+        ingest.trouble.add(OSError("gone"))
+        ingest.recorder.observe(make_outcome())
+        assert ingest.flush()
+        writer = Writer.objects.get()
+        assert (writer.flush_errors, writer.last_error) == (1, "OSError: gone")
+        assert writer.last_error_at is not None
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_writer_reports_that_has_nothing_new(self, make_ingest):
+        """It is idle, not silent."""
+        clock = Clock()
+        ingest = make_ingest(recorder=Recorder(clock=clock))
+        ingest.recorder.observe(make_outcome())
+        ingest.flush()
+        clock.now += 3600
+        assert ingest.flush()
+        assert ingest.recorder.snapshot().cells == ()
+        clock.now += 3600
+        assert ingest.flush()
+        assert Writer.objects.get().last_flush.timestamp() == clock.now
+
     def test_trouble_is_logged_once_a_minute(self, make_ingest, caplog):
         ingest = make_ingest(database="nowhere")
         ingest.recorder.observe(make_outcome())
@@ -200,6 +224,17 @@ class TestRequest:
         receivers = len(request_finished.receivers)
         ingest.close()
         assert len(request_finished.receivers) == receivers - 1
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_does_the_work_of_a_thread_that_does_not_get_to_run(self, make_ingest):
+        ingest = make_ingest("thread", interval=60)
+        ingest.recorder.observe(make_outcome(hits=3))
+        ingest._next_flush -= 90
+        ingest._request_finished()
+        assert stored_hits() == 0
+        ingest._next_flush -= 90
+        ingest._request_finished()
+        assert stored_hits() == 3
 
     @pytest.mark.django_db(transaction=True)
     def test_a_request_does_not_wait_for_another_ones_flush(self, make_ingest):

@@ -209,4 +209,5 @@ class WriterStatus:
     last_flush: datetime
     dropped: int
     flush_errors: int
+    last_error: str
     stale: bool

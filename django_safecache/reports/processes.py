@@ -33,6 +33,7 @@ def writers() -> list[WriterStatus]:
             last_flush=row.last_flush,
             dropped=row.dropped,
             flush_errors=row.flush_errors,
+            last_error=row.last_error,
             stale=now - row.last_flush > patience,
         )
         for row in rows.order_by("host", "pid", "started")

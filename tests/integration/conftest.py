@@ -9,4 +9,9 @@ sys.path.append(str(Path(__file__).parent))
 
 # A minute for each web server or database: not with the other tests. They are collected
 # where they are named on the command line, as tox does.
-collect_ignore = ["test_exactness.py", "test_faults.py"]
+collect_ignore = [
+    "test_ends.py",
+    "test_exactness.py",
+    "test_faults.py",
+    "test_trouble.py",
+]

@@ -151,8 +151,14 @@ class TestGunicorn:
         with site.running(*command, port=port) as process:
             yield port, process
 
-    @pytest.mark.parametrize("kind", ["sync", "gthread"])
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+    @pytest.mark.parametrize(
+        ("kind", "number"),
+        [
+            ("sync", signal.SIGTERM),
+            ("gthread", signal.SIGTERM),
+            ("gthread", signal.SIGQUIT),
+        ],
+    )
     def test_ended_by_a_signal(self, site, kind, number):
         options = [f"--worker-class={kind}", "--threads=4"]
         with self.serving(site, *options) as (port, process):
@@ -185,12 +191,16 @@ class TestGunicorn:
 
 class TestUWSGI:
     @pytest.mark.parametrize(
-        "options",
-        [(), ("--enable-threads",), ("--threads=2",), ("--lazy-apps",)],
-        ids=["without threads", "with threads", "threads of its own", "lazy"],
+        ("options", "flush", "number"),
+        [
+            ((), "thread", signal.SIGTERM),
+            ((), "thread", signal.SIGINT),
+            ((), "request", signal.SIGTERM),
+            (("--enable-threads",), "thread", signal.SIGTERM),
+            (("--threads=2",), "thread", signal.SIGTERM),
+            (("--lazy-apps",), "thread", signal.SIGTERM),
+        ],
     )
-    @pytest.mark.parametrize("flush", ["thread", "request"])
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_ended_by_a_signal(self, site, options, flush, number):
         site.environment["ENDS_FLUSH"] = flush
         with self.serving(site, *options) as (port, process):
@@ -243,8 +253,15 @@ class TestUvicorn:
 
 
 class TestCelery:
-    @pytest.mark.parametrize("flush", ["thread", "request"])
-    @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+    @pytest.mark.parametrize(
+        ("pool", "flush"),
+        [
+            ("prefork", "thread"),
+            ("prefork", "request"),
+            ("threads", "thread"),
+            ("solo", "thread"),
+        ],
+    )
     def test_workers_replaced_and_ended(self, site, pool, flush):
         program("celery")
         site.environment["ENDS_FLUSH"] = flush
