@@ -30,11 +30,6 @@ INVARIANTS = (
 LOST = "a killed process loses at most one interval"
 
 
-@pytest.fixture(scope="module", params=DATABASES)
-def database(request):
-    return request.param
-
-
 def verdicts(database, scenario, file):
     memcached_or_skip()
     command = [sys.executable, RUN, database, scenario]
@@ -55,23 +50,27 @@ def verdicts(database, scenario, file):
     return {each["name"]: each for each in json.loads(file.read_text())["verdicts"]}
 
 
-class TestEverythingAtOnce:
-    @pytest.fixture(scope="class")
-    def judged(self, database, tmp_path_factory):
-        file = tmp_path_factory.mktemp(database) / "run.json"
-        return verdicts(database, "everything", file)
+@pytest.fixture(scope="module", params=DATABASES)
+def everything(request, tmp_path_factory):
+    """The verdicts of a run in which everything happens."""
+    file = tmp_path_factory.mktemp(request.param) / "run.json"
+    return verdicts(request.param, "everything", file)
 
+
+@pytest.fixture(scope="module", params=DATABASES)
+def killed(request, tmp_path_factory):
+    """Those of one in which a worker is killed."""
+    file = tmp_path_factory.mktemp(request.param) / "run.json"
+    return verdicts(request.param, "worker-killed", file)
+
+
+class TestEverythingAtOnce:
     @pytest.mark.parametrize("name", INVARIANTS)
-    def test_invariant(self, judged, name):
-        assert judged[name]["held"], judged[name]["detail"]
+    def test_invariant(self, everything, name):
+        assert everything[name]["held"], everything[name]["detail"]
 
 
 class TestKilledWorker:
-    @pytest.fixture(scope="class")
-    def judged(self, database, tmp_path_factory):
-        file = tmp_path_factory.mktemp(database) / "run.json"
-        return verdicts(database, "worker-killed", file)
-
     @pytest.mark.parametrize("name", [*INVARIANTS, LOST])
-    def test_invariant(self, judged, name):
-        assert judged[name]["held"], judged[name]["detail"]
+    def test_invariant(self, killed, name):
+        assert killed[name]["held"], killed[name]["detail"]
