@@ -58,7 +58,7 @@ class TestReadme:
     def test_no_obsolete_option_is_advertised(self):
         assert [name for name in OBSOLETE if f"`{name}`" in README] == []
 
-    @pytest.mark.parametrize("environment", ["demo", "bench"])
+    @pytest.mark.parametrize("environment", ["demo", "bench", "year"])
     def test_the_tox_environments_exist(self, environment):
         assert f"tox run -e {environment}" in README
         assert f"[testenv:{environment}]" in (ROOT / "tox.ini").read_text()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from stored import counted, reporting
+
+from django_safecache.models import CacheDigest, Horizon
+
+NOW = datetime.now(timezone.utc)
+
+
+def rollup():
+    output = io.StringIO()
+    call_command("safecache_rollup", stdout=output)
+    return output.getvalue()
+
+
+@pytest.mark.django_db
+class TestCommand:
+    def test_it_says_what_it_did(self):
+        writer = reporting(NOW - timedelta(hours=2), NOW - timedelta(hours=1))
+        writer.settled = NOW
+        writer.save()
+        counted(NOW - timedelta(hours=1), hits=1)
+        counted(NOW - timedelta(days=9), hits=1, resolution=60, writer="")
+        counted(NOW - timedelta(days=90), hits=1, resolution=60, writer="")
+        assert rollup() == "1 rows rolled up, 1 rows past retention deleted.\n"
+        assert rollup() == "0 rows rolled up, 0 rows past retention deleted.\n"
+        assert not CacheDigest.objects.filter(writer__gt="").exists()
+
+    def test_it_obeys_the_setting(self, settings):
+        settings.SAFECACHE = {"RETENTION_DAYS": {"hour": 100}}
+        counted(NOW - timedelta(days=90), hits=1, resolution=60, writer="")
+        assert rollup() == "0 rows rolled up, 0 rows past retention deleted.\n"
+
+    def test_a_database_that_fails_is_told_and_is_a_failure(self):
+        with connection.cursor() as cursor:
+            table = Horizon._meta.db_table
+            cursor.execute(f"ALTER TABLE {table} RENAME TO hidden")
+        with pytest.raises(CommandError) as caught:
+            rollup()
+        assert caught.value.returncode == 1
+        assert str(caught.value).startswith(
+            "The database 'default' failed, and what is left will be done by the next "
+            "run: "
+        )

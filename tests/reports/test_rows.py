@@ -1,0 +1,238 @@
+"""What reports say after rows were rolled up and pruned."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+import pytest
+from observed import NOON, SERVER, Clock, make_failure, make_outcome
+
+from django_safecache import reports
+from django_safecache.conf import RetentionDays
+from django_safecache.models import Resolution
+from django_safecache.recording.recorder import Recorder
+from django_safecache.reports import Period, Totals
+from django_safecache.reports.rows import longest_in, rows_rolled_up
+from django_safecache.storage import roll_up, store
+
+UTC = timezone.utc
+AT_NOON = datetime.fromtimestamp(NOON, UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+OTHER_SERVER = "10.0.0.2:11211"
+
+
+class Site:
+    """A process that counts a hit now and then on the three days before noon."""
+
+    # In buckets at every distance from the hour.
+    EVERY = 25 * MINUTE
+
+    def __init__(self):
+        self.clock = Clock(NOON - 3 * 86_400)
+        self.recorder = Recorder(clock=self.clock, key_group=lambda key: key[0])
+        self.counted = [AT_NOON - index * self.EVERY for index in range(172, 0, -1)]
+        for moment in self.counted:
+            self.clock.now = moment.timestamp()
+            self.count(hits=1)
+        self.clock.now = NOON
+        self.flush()
+
+    def hits(self, period):
+        """How many were counted in the period, or in a point of a series."""
+        return sum(period.start <= moment < period.end for moment in self.counted)
+
+    def count(self, key="a1", **changes):
+        self.recorder.observe(make_outcome(keys=[key], **changes))
+
+    def flush(self):
+        for _ in range(2):
+            snapshot = self.recorder.snapshot()
+            store(snapshot, using="default", zone=UTC)
+            self.recorder.forget(snapshot)
+
+    def roll(self, five_minutes=365, hour=365, day=365, now=AT_NOON):
+        retention = RetentionDays(five_minutes=five_minutes, hour=hour, day=day)
+        roll_up(now, using="default", retention=retention)
+
+
+@pytest.fixture
+def site(db):
+    return Site()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("rolled", [False, True])
+    @pytest.mark.parametrize(
+        ("start", "end"),
+        [
+            (AT_NOON - 5 * MINUTE, AT_NOON),
+            (AT_NOON - 3 * HOUR, AT_NOON - 65 * MINUTE),
+            (AT_NOON - 40 * HOUR, AT_NOON - 1 * HOUR),
+            (AT_NOON - 2 * DAY - 25 * MINUTE, AT_NOON - 10 * MINUTE),
+            (AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR),
+        ],
+    )
+    def test_they_are_the_same_whether_rolled_up_or_not(self, site, rolled, start, end):
+        if rolled:
+            site.roll()
+        period = Period(start, end)
+        assert reports.answerable(period) == period
+        assert reports.totals(period).hits == site.hits(period)
+        assert reports.totals(period, key_group="a").hits == site.hits(period)
+        assert reports.totals(period, server=SERVER).hits == site.hits(period)
+        for step in (5 * MINUTE, HOUR, 7 * HOUR, DAY):
+            points = reports.series(period, step=step)
+            assert [point.totals.hits for point in points] == [
+                site.hits(point) for point in points
+            ]
+
+    @pytest.mark.parametrize("rolled", [False, True])
+    def test_by_key_group_and_server(self, site, rolled):
+        period = Period(AT_NOON - DAY, AT_NOON + HOUR)
+        site.count("b1", server=OTHER_SERVER, hits=1000, failures=[make_failure()])
+        site.count("b1", server="", operation="load", loaded=7, duration=3.0)
+        site.clock.now += 300
+        site.flush()
+        if rolled:
+            site.roll(now=AT_NOON + HOUR)
+        groups = reports.by_key_group(period)
+        assert [
+            (row.alias, row.key_group, row.totals.hits, row.totals.loaded)
+            for row in groups
+        ] == [("default", "a", site.hits(period), 0), ("default", "b", 1000, 7)]
+        assert groups[1].totals.calls == 1
+        assert groups[1].totals.duration_max < 3.0
+        (only,) = reports.by_key_group(period, server=OTHER_SERVER)
+        assert (only.key_group, only.totals.hits, only.totals.errors) == ("b", 1000, 1)
+        assert [(row.server, row.totals.hits) for row in reports.by_server(period)] == [
+            ("", 0),
+            (SERVER, site.hits(period)),
+            (OTHER_SERVER, 1000),
+        ]
+        (problem,) = reports.problems(period)
+        assert problem.count == 1
+
+    def test_days_are_read_from_rows_of_days(self):
+        period = Period(AT_NOON - 3 * DAY + 5 * MINUTE, AT_NOON)
+        read = [
+            dict(part.children)["resolution"]
+            for part in rows_rolled_up(period).children
+        ]
+        assert sorted(read) == [5, 60, 60, 1440]
+
+    @pytest.mark.parametrize(
+        ("start", "step", "longest"),
+        [
+            (AT_NOON, HOUR, Resolution.HOUR),
+            (AT_NOON, DAY, Resolution.HOUR),
+            (AT_NOON - 12 * HOUR, 3 * DAY, Resolution.DAY),
+            (AT_NOON + 5 * MINUTE, DAY, Resolution.FIVE_MINUTES),
+            (AT_NOON, 90 * MINUTE, Resolution.FIVE_MINUTES),
+        ],
+    )
+    def test_steps_are_made_of_the_longest_rows_that_fit(self, start, step, longest):
+        assert longest_in(start, step) == longest
+
+
+class TestPruned:
+    def test_a_period_of_short_rows_that_are_gone_is_widened_and_says_so(self, site):
+        site.roll(five_minutes=1)
+        asked = Period(AT_NOON - 50 * HOUR - 25 * MINUTE, AT_NOON - 40 * HOUR)
+        period = reports.answerable(asked)
+        assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 40 * HOUR)
+        assert reports.totals(asked) == reports.totals(period)
+        assert reports.totals(period).hits == site.hits(period)
+
+    def test_where_only_days_are_left_it_is_whole_days(self, site):
+        site.roll(five_minutes=1, hour=1)
+        asked = Period(AT_NOON - 50 * HOUR, AT_NOON - 49 * HOUR)
+        period = reports.answerable(asked)
+        assert period == Period(AT_NOON - 60 * HOUR, AT_NOON - 36 * HOUR)
+        assert reports.totals(asked).hits == site.hits(period)
+
+    def test_the_edge_that_is_kept_stays_where_it_is(self, site):
+        site.roll(five_minutes=1)
+        asked = Period(AT_NOON - 50 * HOUR - 5 * MINUTE, AT_NOON - 5 * MINUTE)
+        period = reports.answerable(asked)
+        assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 5 * MINUTE)
+        assert reports.totals(asked).hits == site.hits(period)
+
+    def test_steps_become_as_long_as_the_rows(self, site):
+        site.roll(five_minutes=1, hour=1)
+        asked = Period(AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR)
+        points = reports.series(asked, step=5 * MINUTE)
+        assert [point.end - point.start for point in points] == [DAY, DAY]
+        assert [point.totals.hits for point in points] == list(map(site.hits, points))
+
+    def test_what_is_longer_ago_than_any_row_is_left_off(self, site):
+        site.roll(five_minutes=1, hour=1, day=2)
+        asked = Period(AT_NOON - 60 * HOUR, AT_NOON)
+        # The whole of the oldest day is kept.
+        assert reports.answerable(asked).start == AT_NOON - 60 * HOUR
+        longer = Period(AT_NOON - 300 * HOUR, AT_NOON)
+        assert reports.answerable(longer).start == AT_NOON - 60 * HOUR
+
+    def test_an_answerable_period_stays_so_while_it_is_answered(self, site):
+        site.roll(five_minutes=1)
+        asked = Period(AT_NOON - 24 * HOUR + 5 * MINUTE, AT_NOON)
+        period = reports.answerable(asked)
+        assert period == asked
+        site.roll(five_minutes=1, now=AT_NOON + 30 * MINUTE)
+        assert reports.totals(period).hits == site.hits(period)
+
+    @pytest.mark.parametrize(
+        "zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York"]
+    )
+    def test_a_local_day_is_exact_as_long_as_rows_of_five_minutes_are_kept(
+        self, site, zone
+    ):
+        day = Period.for_day(date(2026, 1, 13), ZoneInfo(zone))
+        site.roll(five_minutes=2)
+        assert reports.answerable(day) == day
+        assert reports.totals(day).hits == site.hits(day)
+        points = reports.series(day, step=HOUR)
+        assert len(points) == 24
+        assert [point.totals.hits for point in points] == list(map(site.hits, points))
+
+
+class TestComparison:
+    def test_it_is_with_the_period_of_the_same_length_before(self, site):
+        site.roll()
+        period = Period(AT_NOON - HOUR, AT_NOON)
+        compared = reports.compare(period, server=SERVER)
+        assert (compared.period, compared.totals.hits) == (period, site.hits(period))
+        assert compared.period_before == period.before()
+        assert compared.before.hits == site.hits(period.before())
+
+    def test_or_with_another_one(self, site):
+        before = Period(AT_NOON - 30 * HOUR, AT_NOON - 28 * HOUR)
+        compared = reports.compare(Period(AT_NOON - HOUR, AT_NOON), before)
+        assert (compared.period_before, compared.before.hits) == (
+            before,
+            site.hits(before),
+        )
+
+    def test_nothing_known_is_none_and_says_which_period_it_is_of(self, site):
+        site.roll(five_minutes=1, hour=1)
+        compared = reports.compare(Period(AT_NOON - 9 * DAY, AT_NOON - 8 * DAY))
+        assert (compared.totals, compared.before) == (None, None)
+        assert compared.period.length == compared.period_before.length == 2 * DAY
+
+
+class TestNoData:
+    def test_rolling_up_makes_no_zero_of_no_data_nor_the_other_way(self, site):
+        site.clock.now += 3 * 86_400
+        site.flush()
+        site.roll(five_minutes=1, hour=2, now=AT_NOON + 3 * DAY)
+        assert reports.totals(Period(AT_NOON + DAY, AT_NOON + 2 * DAY)) == Totals()
+        assert reports.totals(Period(AT_NOON - 9 * DAY, AT_NOON - 8 * DAY)) is None
+
+    def test_it_is_still_known_when_the_process_is_long_gone(self, site):
+        site.clock.now += 3 * 86_400
+        site.flush()
+        site.roll(now=AT_NOON + 60 * DAY)
+        assert reports.totals(Period(AT_NOON + DAY, AT_NOON + 2 * DAY)) == Totals()
+        assert reports.totals(Period(AT_NOON + 5 * DAY, AT_NOON + 6 * DAY)) is None
