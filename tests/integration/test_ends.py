@@ -233,8 +233,8 @@ class TestUWSGI:
         port = free_port()
         command = [program("uwsgi"), f"--http-socket=127.0.0.1:{port}", "--master"]
         command += ["--module=ends_wsgi", "--processes=2", "--need-app"]
-        # By default SIGTERM reloads it; and what `--die-on-term` ends in the middle of a
-        # request, or before it knows that this is over, runs nothing of Python's.
+        # By default SIGTERM reloads it; and what `--die-on-term` ends in the middle of
+        # a request, or before it knows that this is over, runs nothing of Python's.
         command += ["--hook-master-start=unix_signal:15 gracefully_kill_them_all"]
         command += ["--disable-logging", *options]
         with site.running(*command, port=port) as process:
