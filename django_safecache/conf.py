@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Any] = {
     "FLUSH": "thread",
     "FLUSH_INTERVAL": 10,
     "KEY_GROUPS": [],
-    "RETENTION_DAYS": {"5min": 2, "hour": 14, "day": 365},
+    "RETENTION_DAYS": {"5min": 2, "hour": 12, "day": 365},
     "ACCOUNT_CONTEXTVAR": "account",
     "ACCOUNT": None,
     "STORE_ACCOUNTS": "hmac",

@@ -94,7 +94,7 @@ class Together(models.TextChoices):
 
     In rows that are rolled up there are such sums besides, for those who do not tell
     key groups or servers apart, and would have to add up twenty rows for one. Of
-    servers only in rows of days: a site has more key groups than servers.
+    servers only in hours and days: of the others a question reads few.
     """
 
     NOTHING = "", _("nothing")
@@ -103,7 +103,7 @@ class Together(models.TextChoices):
 
     def of(self, resolution: Resolution) -> Together:
         """What to read of a resolution instead of this, where it has no such sums."""
-        if self is Together.SERVERS and resolution is not Resolution.DAY:
+        if self is Together.SERVERS and resolution is Resolution.FIVE_MINUTES:
             return Together.NOTHING
         return self
 

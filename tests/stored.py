@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
 
 from django_safecache.models import (
     CacheDigest,
@@ -41,8 +42,9 @@ def counted(
 ):
     """What was counted in the bucket of `moment`."""
     names = {"alias": alias, "server": server, "key_group": key_group}
+    fingerprint = blake2b(" ".join(names.values()).encode(), digest_size=16)
     place, _ = CachePlace.objects.get_or_create(
-        fingerprint=" ".join(names.values()), defaults=names
+        fingerprint=fingerprint.hexdigest(), defaults=names
     )
     return CacheDigest.objects.create(
         **{

@@ -1,6 +1,7 @@
 """Deletes what is past retention, and never what has yet to be rolled up.
 
-- Rows without a writer: by the retention of their resolution.
+- Rows without a writer: by the retention of their resolution, but counts of problems
+  not before `PROBLEM_HOURS_FOR`.
 - Rows of a writer: once it is longer ago than the retention of days, for what they
   would be rolled up into would be deleted as well.
 - Problems that did not occur for the retention of days, with their samples; the mails
@@ -31,6 +32,9 @@ from django_safecache.models import (
 from django_safecache.storage.folding import BUCKET, DEAD_AFTER
 from django_safecache.storage.locking import locked
 
+# A problem is compared with the 14 days before any day that may still be mailed. There
+# are few such rows: problems are as many as causes, and most hours have none.
+PROBLEM_HOURS_FOR = timedelta(days=20)
 # The longest period of the dashboard: on how many accounts is asked of no longer one.
 FACETS_FOR = timedelta(days=90)
 # A process that was suspended for so long does not come back.
@@ -53,7 +57,7 @@ def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
     }
     oldest = now - kept[Resolution.DAY]
     deleted = sum(
-        _prune_resolution(resolution, now - length, using)
+        _prune_resolution(resolution, now, length, using)
         for resolution, length in kept.items()
     )
     for model in (CacheDigest, ProblemCount):
@@ -66,14 +70,21 @@ def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
     return deleted + _by_id(Writer, Q(last_flush__lt=oldest), using)
 
 
-def _prune_resolution(resolution: Resolution, oldest: datetime, using: str) -> int:
+def _prune_resolution(
+    resolution: Resolution, now: datetime, length: timedelta, using: str
+) -> int:
     """Say that the rows are gone, then delete them."""
-    kept_from = resolution.start_of(oldest)
+    kept_from = resolution.start_of(now - length)
     horizon = Horizon.objects.using(using).filter(resolution=resolution)
     moved = horizon.filter(Q(kept_from=None) | Q(kept_from__lt=kept_from))
     moved.update(kept_from=kept_from)
-    old = Q(writer="", resolution=resolution, bucket__lt=kept_from - GRACE)
-    return sum(_by_time(model, old, using) for model in (CacheDigest, ProblemCount))
+    old = Q(writer="", resolution=resolution)
+    deleted = _by_time(CacheDigest, old & Q(bucket__lt=kept_from - GRACE), using)
+    if resolution is Resolution.HOUR:
+        kept_from = min(kept_from, now - PROBLEM_HOURS_FOR)
+    return deleted + _by_time(
+        ProblemCount, old & Q(bucket__lt=kept_from - GRACE), using
+    )
 
 
 def _by_time(

@@ -40,7 +40,7 @@ ROUNDS = 7
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", metavar="FILE", type=Path)
-    parser.add_argument("--live", metavar="HOURS", type=int, default=24)
+    parser.add_argument("--live", metavar="HOURS", type=int, default=3)
     arguments = parser.parse_args()
     with postgresql.running() as database:
         names = {name for name in dir(safecache_test_settings) if name.isupper()}

@@ -98,9 +98,7 @@ class TestFolding:
         ]
         assert raw() == 0
 
-    def test_there_are_sums_over_key_groups_and_of_days_over_servers(
-        self, recorder, clock
-    ):
+    def test_there_are_sums_over_key_groups_and_over_servers(self, recorder, clock):
         for key, server, hits in (
             ("a", "s:1", 1),
             ("b", "s:1", 10),
@@ -117,12 +115,15 @@ class TestFolding:
                 ("s:1", "", 11),
                 ("s:2", "", 100),
             ]
-        days = rows(place__together=Together.SERVERS)
-        assert {row[0] for row in days} == {Resolution.DAY}
-        assert [row[2:] for row in days] == [
-            ("", "a", 1000),
-            ("*", "a", 101),
-            ("*", "b", 10),
+        sums = rows(place__together=Together.SERVERS)
+        assert [(row[0], *row[2:]) for row in sums] == [
+            (resolution, server, key_group, hits)
+            for resolution in (Resolution.HOUR, Resolution.DAY)
+            for server, key_group, hits in (
+                ("", "a", 1000),
+                ("*", "a", 101),
+                ("*", "b", 10),
+            )
         ]
 
     def test_figures_are_added_and_the_longest_duration_is_kept(self, recorder, clock):
@@ -266,6 +267,18 @@ class TestPruning:
             assert 0 < len(kept) < 9
             found = rows(resolution=resolution, place__together="")
             assert [row[1] for row in found] == kept
+
+    def test_counts_of_problems_outlive_the_days_they_are_compared_with(
+        self, recorder, clock
+    ):
+        observe(recorder, failures=(make_failure("epipe"),))
+        settle(recorder, clock)
+        hours = ProblemCount.objects.filter(resolution=60)
+        for days, kept in ((19, 1), (2, 0)):
+            clock.now += days * 86_400
+            roll(clock, retention=RetentionDays(five_minutes=2, hour=4, day=365))
+            assert hours.count() == kept
+            assert ProblemCount.objects.filter(resolution=1440).count() == 1
 
     def test_a_shorter_retention_is_not_forgotten_when_it_is_longer_again(
         self, recorder, clock
