@@ -9,6 +9,8 @@ into the middle of whatever a management command writes there.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,8 +18,28 @@ import structlog
 NAME = "django_safecache"
 
 
+class _Guarded:
+    """A logger that never raises: its processors are the site's code, and events are
+    logged in the middle of a cache call, or of its telemetry."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        def log(event: str, **values: object) -> None:
+            # Whatever a processor raises: there is nobody to tell it to.
+            with suppress(Exception):
+                getattr(self._logger, level)(event, **values)
+
+        return log
+
+
 def get_logger() -> Any:
     """The logger to use now; ask again each time, the site may configure later."""
+    return _Guarded(_logger())
+
+
+def _logger() -> Any:
     if structlog.is_configured():
         return structlog.get_logger(NAME)
     return structlog.wrap_logger(

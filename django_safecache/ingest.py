@@ -17,7 +17,11 @@ from django_safecache.conf import FlushMode
 from django_safecache.events import get_logger
 from django_safecache.forks import in_forked_child
 from django_safecache.own_connection import own_connection
-from django_safecache.process_ends import at_process_end, not_at_process_end
+from django_safecache.process_ends import (
+    at_process_end,
+    at_worker_end,
+    not_at_process_end,
+)
 from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.snapshots import Snapshot
@@ -89,6 +93,7 @@ class Ingest:
         if self.mode in ("thread", "request"):
             self.recorder.on_new_bucket = self._start
             request_finished.connect(self._request_finished)
+            at_process_end(self.close)
 
     def flush(self) -> bool:
         """Store everything now; False if that failed, and the totals are kept.
@@ -153,15 +158,18 @@ class Ingest:
         if not (self._reported or snapshot.cells or snapshot.occurrences):
             # A command that used no cache: nothing to say, and perhaps no table.
             return
-        left_out = store(
-            snapshot,
-            using=self.database,
-            zone=self.zone,
-            flush_errors=self.trouble.errors,
-            last_error=self.trouble.last_error,
-            last_error_at=self.trouble.last_error_at,
-            ended=ended,
-        )
+        # In a transaction of the caller's, a statement that fails must not break it.
+        within = connections[self.database].in_atomic_block
+        with transaction.atomic(using=self.database) if within else nullcontext():
+            left_out = store(
+                snapshot,
+                using=self.database,
+                zone=self.zone,
+                flush_errors=self.trouble.errors,
+                last_error=self.trouble.last_error,
+                last_error_at=self.trouble.last_error_at,
+                ended=ended,
+            )
         # What a transaction of the caller's rolls back is to be stored again.
         transaction.on_commit(
             partial(self._stored, snapshot, left_out), using=self.database
@@ -238,7 +246,7 @@ class Ingest:
                 return
             if not self._started:
                 self._started = True
-                at_process_end(self.close)
+                at_worker_end(self.close)
             if self.mode == "request" or (self._thread and self._thread.is_alive()):
                 return
             self._thread = threading.Thread(

@@ -10,15 +10,21 @@ from typing import Any
 
 
 def at_process_end(function: Callable[..., None]) -> None:
-    """Call `function` when this process ends in order; perhaps more than once.
+    """Call `function` when this process ends in order, or a child that it forks.
 
     By the end of the interpreter, which is how gunicorn's and uWSGI's workers, commands
-    and a reload of ``runserver`` end. A process of `multiprocessing`, and one of
-    Celery's prefork pool, end by ``os._exit``, after a finalizer or signal of their
-    own. A forked child has to ask for it again. What `function` is called with differs.
+    and a reload of ``runserver`` end: after all that is asked for later.
     """
-    atexit.unregister(function)
     atexit.register(function)
+
+
+def at_worker_end(function: Callable[..., None]) -> None:
+    """Call `function` when this process ends by ``os._exit``, as workers do.
+
+    Those of `multiprocessing`, and of Celery's prefork pool, after a finalizer or a
+    signal of their own. A forked child has to ask for it again. What `function` is
+    called with differs, and it may be called more than once.
+    """
     multiprocessing.util.Finalize(None, function, exitpriority=0)
     # Not imported for its sake: a process of Celery's has it.
     celery: Any = sys.modules.get("celery.signals")

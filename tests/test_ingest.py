@@ -16,6 +16,8 @@ from observed import Clock, make_failure, make_outcome
 
 from django_safecache.ingest import Ingest
 from django_safecache.models import CacheDigest, Writer
+from django_safecache.recording import sightings
+from django_safecache.recording.fingerprints import cause_of
 from django_safecache.recording.recorder import Recorder
 
 
@@ -68,6 +70,16 @@ class TestManual:
         assert ingest.flush()
         assert ingest.flush()
         assert stored_hits() == 3
+
+    @pytest.mark.django_db
+    def test_the_callers_transaction_goes_on_whatever_comes_of_it(self, make_ingest):
+        """PostgreSQL takes no more statements after one that failed."""
+        ingest = make_ingest()
+        kind_too_long = cause_of("x" * 40, "E", None, "text")
+        ingest.recorder.occurred(kind_too_long, sightings.here)
+        with transaction.atomic():
+            ingest.flush()
+            assert not Writer.objects.filter(name="another").exists()
 
     @pytest.mark.django_db
     def test_off_stores_nothing(self, make_ingest):
@@ -300,6 +312,24 @@ class TestProcesses:
         run_process(database, mode, "observe(3)")
         code = "print(*rows(), Writer.objects.filter(ended=None).count())"
         assert run_process(database, "off", code) == ["3", "0"]
+
+    def test_what_the_sites_own_end_counts_is_stored(self, database):
+        code = """
+            import atexit
+            atexit.register(observe, 20)
+            observe(1)
+        """
+        run_process(database, "thread", code)
+        assert run_process(database, "off", "print(*rows())") == ["21"]
+
+    def test_a_site_whose_mails_stay_in_memory_is_no_test_run(self, database):
+        code = """
+            from django.core import mail
+            mail.outbox = []
+            observe(3)
+        """
+        run_process(database, "thread", code)
+        assert run_process(database, "off", "print(*rows())") == ["3"]
 
     def test_no_thread_runs_before_the_first_outcome(self, database):
         code = """

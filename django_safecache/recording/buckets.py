@@ -109,7 +109,7 @@ class Buckets:
         """Nothing is added any more to buckets that start before this."""
 
     def __iter__(self) -> Iterator[Bucket]:
-        return iter(self._held.values())
+        return iter(list(self._held.values()))
 
     def add_up(self, aside: Aside, now: float) -> None:
         """Count what was put aside, in the bucket that was open then, or in the next

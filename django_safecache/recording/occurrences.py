@@ -148,12 +148,12 @@ class Occurrences:
         return True
 
     def causes(self) -> Iterator[Cause]:
-        for tally in self._problems.values():
+        for tally in list(self._problems.values()):
             yield tally.cause
 
     def totals(self, bucket: datetime) -> Iterator[OccurrenceTotals]:
-        for fingerprint, tally in self._problems.items():
-            for (alias, server), place in tally.places.items():
+        for fingerprint, tally in list(self._problems.items()):
+            for (alias, server), place in list(tally.places.items()):
                 yield OccurrenceTotals(
                     bucket=bucket,
                     fingerprint=fingerprint,
@@ -165,8 +165,8 @@ class Occurrences:
                 )
 
     def unstored_facets(self, bucket: datetime) -> Iterator[FacetValue]:
-        for fingerprint, tally in self._problems.items():
-            for (facet, value), stored in tally.facets.items():
+        for fingerprint, tally in list(self._problems.items()):
+            for (facet, value), stored in list(tally.facets.items()):
                 if not stored:
                     yield FacetValue(bucket, fingerprint, facet, value)
 

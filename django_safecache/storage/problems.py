@@ -63,7 +63,7 @@ def unmute_what_exceeds(
 
 
 def _unmute(problem: Problem, since: datetime, using: str) -> int:
-    hour = since.replace(minute=0, second=0, microsecond=0)
+    hour = Resolution.HOUR.start_of(since)
     counts = ProblemCount.objects.using(using).filter(
         problem=problem,
         resolution=Resolution.FIVE_MINUTES,
@@ -72,7 +72,7 @@ def _unmute(problem: Problem, since: datetime, using: str) -> int:
     by_hour: defaultdict[datetime, int] = defaultdict(int)
     buckets = counts.values_list("bucket").annotate(Sum("count")).order_by()
     for bucket, count in buckets:
-        by_hour[bucket.replace(minute=0)] += count
+        by_hour[Resolution.HOUR.start_of(bucket)] += count
     if max(by_hour.values(), default=0) <= (problem.muted_above or 0):
         return 0
     # As it was when it was looked at: it may have been muted anew in between.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import logging.config
 
@@ -155,3 +156,30 @@ class TestHarmlessness:
         log(logger, ValueError("x"))
         logger.handlers.clear()
         assert len(problems(recorder)) == 1
+
+
+def test_a_destructor_may_log_while_a_snapshot_is_taken(recorder, logger):
+    """The garbage collector runs it wherever it likes."""
+    logged = 0
+
+    class Cycle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            nonlocal logged
+            logged += 1
+            log(logger, type(f"Error{logged}", (Exception,), {})("x"))
+
+    before = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(20)
+    try:
+        for _ in range(100):
+            Cycle()
+            recorder.snapshot()
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    assert logged == 100
+    assert sum(count for *_, count in problems(recorder)) == 100
