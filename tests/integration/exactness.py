@@ -20,7 +20,6 @@ worker-killed     a worker is killed with SIGKILL in the middle
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import shutil
@@ -28,7 +27,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,22 +40,18 @@ sys.path[:0] = map(str, PATHS)
 
 import django
 from cache_server import end, free_port
+from exact_load import THREADS, Clients, Gunicorn
 from exact_report import FIRST_TASK, Measured, as_json, judged, lines
 from real_databases import DATABASES, Database, running, without_server
 from schedule import BreakableMemcached
 from told_database import ENVIRONMENT_NAME
-from web_servers import WebServer
 
-WORKERS, THREADS = 4, 4
-CLIENTS = 12
-REQUESTS_A_SECOND = 60
 POOL = 4
 TASKS_A_SECOND = 30
 # Few enough that each worker is replaced several times in a few seconds.
 MAX_REQUESTS = 40
 MAX_TASKS = 25
 NEVER = 10**6
-HANG = 30.0
 END_SECONDS = 120
 LAST_TASK = 2 * FIRST_TASK
 NEXT_PROCESS = """
@@ -95,88 +89,6 @@ SCENARIOS = {
     ),
     "worker-killed": Scenario(recycled=False, worker_killed=True),
 }
-
-
-class Gunicorn(WebServer):
-    name = "gunicorn"
-
-    def __init__(self, folder: Path, environment: dict[str, str], requests: int):
-        super().__init__(folder, environment)
-        self._requests = requests
-
-    def serving(self) -> list[int]:
-        return _children(self._process.pid)
-
-    def _command(self) -> list[str]:
-        return [
-            "gunicorn",
-            "exact_wsgi",
-            f"--bind={self.address}",
-            f"--workers={WORKERS}",
-            "--worker-class=gthread",
-            f"--threads={THREADS}",
-            f"--max-requests={self._requests}",
-            f"--max-requests-jitter={self._requests // 2}",
-            "--no-control-socket",
-        ]
-
-
-def _children(parent: int) -> list[int]:
-    tasks = Path(f"/proc/{parent}/task").glob("*/children")
-    return sorted(int(pid) for task in tasks for pid in task.read_text().split())
-
-
-class Clients:
-    """Ask for pages, in threads, and count what they are given."""
-
-    def __init__(self, address: str, *, rolled_back: bool) -> None:
-        self.given: dict[int, dict[str, dict[str, int]]] = {}
-        """By number of the request."""
-        self.unanswered: list[int] = []
-        """Requests that had no answer, or none that tells."""
-        self._address = address
-        self._rolled_back = rolled_back
-        self._numbers = count()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
-
-    def _run(self) -> None:
-        pause = CLIENTS / REQUESTS_A_SECOND
-        next_request = time.monotonic()
-        while not self._stop.wait(max(next_request - time.monotonic(), 0.0)):
-            next_request = max(next_request, time.monotonic() - pause) + pause
-            with self._lock:
-                number = next(self._numbers)
-            try:
-                counts = self._get(number)
-            except (OSError, http.client.HTTPException, ValueError):
-                with self._lock:
-                    self.unanswered.append(number)
-            else:
-                with self._lock:
-                    self.given[number] = counts
-
-    def _get(self, number: int) -> dict[str, dict[str, int]]:
-        failing = self._rolled_back and number % 3 == 0
-        connection = http.client.HTTPConnection(self._address, timeout=HANG)
-        try:
-            path = f"/{'rolled-back' if failing else 'asked'}/{number}"
-            connection.request("GET", path, headers={"Connection": "close"})
-            return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
 
 
 def main() -> int:
