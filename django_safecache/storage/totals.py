@@ -18,6 +18,7 @@ from django_safecache.models import (
     ProblemCount,
     Resolution,
     Writer,
+    hash_of,
 )
 from django_safecache.recording import histogram
 from django_safecache.recording.fingerprints import shortened
@@ -169,7 +170,8 @@ def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
         for totals in snapshot.occurrences
     ]
     return sorted(
-        rows, key=lambda row: (row.bucket, row.problem_id, row.alias, row.server)
+        rows,
+        key=lambda row: (row.bucket, row.problem_id, hash_of(row.alias, row.server)),
     )
 
 

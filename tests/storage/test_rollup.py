@@ -151,6 +151,17 @@ class TestFolding:
         ]
         assert not ProblemCount.objects.filter(writer__gt="").exists()
 
+    def test_servers_whose_names_differ_in_case_only_stay_apart(self, recorder, clock):
+        for server in ["Cache-1:11211", "cache-1:11211"]:
+            observe(recorder, failures=[make_failure(server=server)])
+            settle(recorder, clock)
+            roll(clock)
+        days = ProblemCount.objects.filter(writer="", resolution=1440)
+        assert sorted(days.values_list("server", "count")) == [
+            ("Cache-1:11211", 1),
+            ("cache-1:11211", 1),
+        ]
+
     def test_done_again_it_does_nothing(self, recorder, clock):
         observe(recorder, hits=1)
         settle(recorder, clock)

@@ -182,6 +182,14 @@ class TestProblems:
             ("default", "10.0.0.2:11211", recorder.writer.host, 1),
         ]
 
+    def test_servers_whose_names_differ_in_case_only_stay_apart(self, recorder):
+        for server in ["Cache-1:11211", "Cache-1:11211", "cache-1:11211"]:
+            fail(recorder, server=server)
+        flush(recorder)
+        flush(recorder)
+        counts = ProblemCount.objects.values_list("server", "count")
+        assert sorted(counts) == [("Cache-1:11211", 2), ("cache-1:11211", 1)]
+
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
     def test_first_seen_only_goes_down_and_last_seen_only_up(self, order):
         for hour in order:
@@ -257,6 +265,14 @@ class TestFacets:
         assert set(ProblemFacet.objects.values_list("day", flat=True)) == {
             date(2026, 1, 15)
         }
+
+    def test_values_that_differ_in_case_or_accents_only_stay_apart(self, clock):
+        for name in ["Zoe", "zoe", "zoé"]:
+            recorder = Recorder(clock=clock, account=lambda name=name: name)
+            fail(recorder)
+            flush(recorder)
+        facets = ProblemFacet.objects.filter(facet="account")
+        assert set(facets.values_list("value", flat=True)) == {"Zoe", "zoe", "zoé"}
 
     def test_values_too_long_for_the_column_stay_apart(self, clock):
         for suffix in "ab":
