@@ -300,6 +300,31 @@ class TestWriters:
         flush(recorder, ended=True)
         assert Writer.objects.get().ended == AT_NOON
 
+    def test_an_older_snapshot_does_not_take_back_when_it_reported_and_ended(
+        self, recorder
+    ):
+        old = flush(recorder, ended=True)
+        later = AT_NOON + timedelta(hours=3)
+        Writer.objects.update(last_flush=later, ended=later)
+        for ended in (True, False):
+            store(old, using="default", zone=UTC, ended=ended)
+            writer = Writer.objects.get()
+            assert (writer.last_flush, writer.ended) == (later, later)
+
+    def test_one_that_reports_after_its_end_has_come_back(self, recorder, clock):
+        flush(recorder, ended=True)
+        clock.now += 1
+        flush(recorder)
+        assert Writer.objects.get().ended is None
+
+    def test_what_is_left_out_at_its_end_is_told_as_dropped(self, recorder):
+        recorder.observe(make_outcome(hits=1))
+        flush(recorder)
+        Writer.objects.update(settled=AT_NOON + timedelta(hours=1))
+        for _ in range(2):
+            flush(recorder, ended=True)
+            assert Writer.objects.get().dropped == 1
+
 
 class TestAtomicity:
     def test_a_flush_that_fails_halfway_stores_no_totals(self, recorder):
