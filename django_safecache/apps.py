@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import tempfile
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
 from django.utils.encoding import force_bytes
 from django.utils.translation import gettext_lazy as _
 
@@ -75,12 +76,27 @@ def _connect(conf: Settings) -> Ingest:
     return ingest
 
 
-def _leftovers(alias: str) -> Leftovers:
-    """A folder for this user's sites, and a name that tells which database is meant."""
+def _leftovers(alias: str) -> Leftovers | None:
+    """A folder for this user's sites, and a name that tells which site is meant, and
+    which of its databases. None for a site without a ``SECRET_KEY``."""
     database = settings.DATABASES.get(alias, {})
-    names = ("ENGINE", "HOST", "PORT", "NAME")
+    names = ("ENGINE", "HOST", "PORT", "NAME", "USER")
     told = [str(database.get(name, "")) for name in names]
-    site = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    # Which file or service of the driver's is meant; of other values the text may be
+    # another one in each process.
+    told += [
+        f"{name}={value}"
+        for name, value in sorted(database.get("OPTIONS", {}).items())
+        if isinstance(value, (str, int, os.PathLike))
+    ]
+    try:
+        # Sites may be told from each other by nothing but their key.
+        keyed = salted_hmac(
+            "django_safecache.leftovers", repr(told), algorithm="sha256"
+        )
+    except ImproperlyConfigured:
+        return None
+    site = keyed.hexdigest()[:16]
     folder = f"django_safecache-{os.geteuid()}"
     return Leftovers(Path(tempfile.gettempdir()) / folder, site)
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import tzinfo
 from functools import partial
+from pathlib import Path
 
 from django.core.signals import request_finished
-from django.db import connections, transaction
+from django.db import DataError, connections, transaction
+from django.db import Error as DatabaseFailure
 
 from django_safecache.conf import FlushMode
 from django_safecache.events import get_logger
@@ -22,6 +24,7 @@ from django_safecache.process_ends import (
     at_worker_end,
     not_at_process_end,
 )
+from django_safecache.recording.fingerprints import scrubbed
 from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.snapshots import Snapshot
@@ -195,22 +198,45 @@ class Ingest:
     def _store_leftovers(self) -> None:
         # At the end of a process there is no more time than for some of them.
         until = time.monotonic() + EXIT_PATIENCE / 2
+        leftovers = self.leftovers
+        if leftovers is None:
+            return
         try:
-            for file, left in self.leftovers.each() if self.leftovers else ():
+            for file, left in leftovers.each():
                 if time.monotonic() > until:
                     break
-                store(
-                    left.snapshot,
-                    using=self.database,
-                    zone=self.zone,
-                    flush_errors=left.flush_errors,
-                    last_error=left.last_error,
-                    last_error_at=left.last_error_at,
-                    ended=True,
-                )
-                file.unlink(missing_ok=True)
+                self._store_leftover(left, file, leftovers)
         except Exception as error:  # the same as of its own totals, or of the files
             self.trouble.add(error)
+
+    def _store_leftover(self, left: Leftover, file: Path, leftovers: Leftovers) -> None:
+        """Raises what says that there is no use in trying others now."""
+        try:
+            left_out = store(
+                left.snapshot,
+                using=self.database,
+                zone=self.zone,
+                flush_errors=left.flush_errors,
+                last_error=left.last_error,
+                last_error_at=left.last_error_at,
+                ended=True,
+            )
+        except Exception as error:
+            if _may_pass(error):
+                # It may be for what the file says nevertheless: others come first then.
+                leftovers.postpone(file)
+                raise
+            leftovers.refuse(file)
+            reason = f"{type(error).__name__}: {scrubbed(str(error))}"
+            self._log_lost(file=str(file), reason=reason)
+            return
+        file.unlink(missing_ok=True)
+        if left_out:
+            # Or they had been stored already, which nobody can tell any more.
+            reason = "the process had been given up for dead, and its time rolled up"
+            self._log_lost(
+                writer=left.snapshot.writer.name, totals=left_out, reason=reason
+            )
 
     def _leave(self) -> None:
         """Put what could not be stored where the next process finds it."""
@@ -226,12 +252,11 @@ class Ingest:
                 raise FileNotFoundError("there is no folder for them")
             self.leftovers.keep(left)
         except Exception as error:  # no such folder, read-only, full, not ours
-            get_logger().error(
-                "counts_lost",
-                database=self.database,
-                calls=sum(cell.counts["calls"] for cell in snapshot.cells),
-                reason=str(error),
-            )
+            calls = sum(cell.counts["calls"] for cell in snapshot.cells)
+            self._log_lost(calls=calls, reason=str(error))
+
+    def _log_lost(self, **told: object) -> None:
+        get_logger().error("counts_lost", database=self.database, **told)
 
     def _tests(self) -> bool:
         self._is_test = self._is_test or self._under_test()
@@ -279,6 +304,13 @@ class Ingest:
                 self._flush(own=True)
             finally:
                 self._lock.release()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is the database's, or the machine's, and not of what is stored."""
+    if isinstance(error, DataError):
+        return False
+    return isinstance(error, (DatabaseFailure, OSError, MemoryError))
 
 
 _ingests: weakref.WeakSet[Ingest] = weakref.WeakSet()

@@ -14,7 +14,9 @@ Written by `storage`, read by `reports`. Three rules hold for all of them:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
     _Field = models.Field[Any, Any]
     _CountField = models.PositiveBigIntegerField[int, int]
     _SecondsField = models.FloatField[float, float]
+    _TextField = models.CharField[str, str]
 else:
     # Django's own take no type parameters when they run.
     _Field = models.Field
     _CountField = models.PositiveBigIntegerField
     _SecondsField = models.FloatField
+    _TextField = models.CharField
 
 
 class _ZeroIsNull(_Field):
@@ -87,6 +91,38 @@ class CountField(_ZeroIsNull, _CountField):
 
 class SecondsField(_ZeroIsNull, _SecondsField):
     """A duration."""
+
+
+HASH_LENGTH = 32
+
+
+def hash_of(*texts: str) -> str:
+    """Differs where `texts` do. None may have a NUL, which no column can hold."""
+    names = "\0".join(texts)
+    return blake2b(names.encode(), digest_size=HASH_LENGTH // 2).hexdigest()
+
+
+class HashField(_TextField):
+    """The hash of the fields `of`, for a unique key; set whenever a row is saved.
+
+    Texts that differ are the same to MariaDB when only their case, accents or trailing
+    spaces do, as to any database with such a collation.
+    """
+
+    def __init__(self, *args: Any, of: Sequence[str] = (), **kwargs: Any) -> None:
+        self.of = tuple(of)
+        fixed = {"max_length": HASH_LENGTH, "editable": False}
+        super().__init__(*args, **{**kwargs, **fixed})
+
+    def deconstruct(self) -> Any:
+        name, path, args, kwargs = super().deconstruct()
+        del kwargs["max_length"], kwargs["editable"]
+        return name, path, args, {**kwargs, "of": self.of}
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> str:
+        value = hash_of(*(getattr(model_instance, name) for name in self.of))
+        setattr(model_instance, self.attname, value)
+        return value
 
 
 class Together(models.TextChoices):
@@ -270,6 +306,7 @@ class ProblemCount(models.Model):
     bucket = models.DateTimeField(help_text=_("Start of the period."))
     alias = models.CharField(max_length=ALIAS_LENGTH, blank=True)
     server = models.CharField(max_length=SERVER_LENGTH, blank=True)
+    place_hash = HashField(of=["alias", "server"])
     writer = models.CharField(max_length=WRITER_LENGTH, blank=True)
     host = models.CharField(max_length=HOST_LENGTH, blank=True)
     count = models.PositiveBigIntegerField(default=0)
@@ -286,8 +323,7 @@ class ProblemCount(models.Model):
                     "resolution",
                     "bucket",
                     "problem",
-                    "alias",
-                    "server",
+                    "place_hash",
                 ],
                 name="safecache_problem_count_cell",
             )
@@ -318,15 +354,15 @@ class ProblemFacet(models.Model):
     day = models.DateField(help_text=_("Day in the time zone of the digest."))
     facet = models.CharField(max_length=16, choices=Facet.choices)
     value = models.CharField(max_length=FACET_LENGTH)
+    value_hash = HashField(of=["value"])
 
     class Meta:
         verbose_name = _("problem facet")
         verbose_name_plural = _("problem facets")
         constraints = [
-            # Makes storing a value again harmless, and counts the distinct values of
-            # a problem's facet from the index alone.
+            # Makes storing a value again harmless.
             models.UniqueConstraint(
-                fields=["problem", "facet", "day", "value"],
+                fields=["problem", "facet", "day", "value_hash"],
                 name="safecache_problem_facet_value",
             )
         ]
@@ -347,6 +383,7 @@ class ProblemSample(models.Model):
     )
     slot = models.PositiveSmallIntegerField()
     call_site = models.CharField(max_length=CALL_SITE_LENGTH, blank=True)
+    call_site_hash = HashField(of=["call_site"])
     taken_at = models.DateTimeField()
     traceback = models.TextField()
 
@@ -360,7 +397,8 @@ class ProblemSample(models.Model):
             ),
             # One for each call site: five alike would say no more.
             models.UniqueConstraint(
-                fields=["problem", "call_site"], name="safecache_problem_sample_site"
+                fields=["problem", "call_site_hash"],
+                name="safecache_problem_sample_site",
             ),
         ]
 

@@ -50,8 +50,10 @@ def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     )
     found = Problem.objects.using(database).in_bulk(counted)
     servers: defaultdict[int, set[str]] = defaultdict(set)
-    places = counts.filter(problem__in=counted).values_list("problem", "server")
-    for problem_id, server in places.distinct().order_by():
+    places = counts.filter(problem__in=counted).values_list(
+        "problem", "server", "place_hash"
+    )
+    for problem_id, server, _ in places.distinct().order_by():
         if server:
             servers[problem_id].add(server)
     facets = _facets(period, counted)
@@ -85,14 +87,14 @@ def _facets(
             day__gte=period.start.astimezone(zone).date(),
             day__lte=(period.end - timedelta.resolution).astimezone(zone).date(),
         )
-        .values_list("problem", "facet", "value")
+        .values_list("problem", "facet", "value", "value_hash")
         .distinct()
         .order_by("value")
     )
     facets: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for problem_id, facet, value in rows:
+    for problem_id, facet, value, _ in rows:
         facets[problem_id][facet].append(value)
     return facets
 

@@ -70,7 +70,7 @@ _TABLES = (
     ),
     _Table(
         ProblemCount,
-        ("problem_id", "alias", "server"),
+        ("problem_id", "place_hash", "alias", "server"),
         {"count": Sum("count")},
         COUNT_KEY,
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from hashlib import blake2b
 
 from django_safecache.models import (
     ALIAS_LENGTH,
@@ -12,6 +11,7 @@ from django_safecache.models import (
     SERVER_LENGTH,
     CachePlace,
     Together,
+    hash_of,
 )
 from django_safecache.recording.fingerprints import shortened
 from django_safecache.storage.upserts import BATCH_SIZE
@@ -37,10 +37,8 @@ def sums_with(part: CachePlace) -> tuple[CachePlace, CachePlace]:
 
 
 def _place(alias: str, server: str, key_group: str, together: Together) -> CachePlace:
-    # As they are shortened, the names do not have the character they are joined by.
-    names = "\0".join((alias, server, key_group, together.value))
     return CachePlace(
-        fingerprint=blake2b(names.encode(), digest_size=16).hexdigest(),
+        fingerprint=hash_of(alias, server, key_group, together.value),
         alias=alias,
         server=server,
         key_group=key_group,

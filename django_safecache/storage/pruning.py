@@ -7,7 +7,8 @@
 - Problems that did not occur for the retention of days, with their samples; the mails
   of such days, with their deliveries.
 - Facets: after `FACETS_FOR`, or the retention of days if that is shorter.
-- Writers that are long gone: put together, see `_join_writers`.
+- Writers that are long gone: put together, see `_join_writers`; deleted like problems,
+  but not before they would have been put together.
 - Places: never, see `CachePlace`.
 """
 
@@ -29,7 +30,8 @@ from django_safecache.models import (
     Resolution,
     Writer,
 )
-from django_safecache.storage.folding import BUCKET, DEAD_AFTER
+from django_safecache.recording import leftovers
+from django_safecache.storage.folding import BUCKET
 from django_safecache.storage.locking import locked
 
 # A problem is compared with the 14 days before any day that may still be mailed. There
@@ -39,6 +41,9 @@ PROBLEM_HOURS_FOR = timedelta(days=20)
 FACETS_FOR = timedelta(days=90)
 # A process that was suspended for so long does not come back.
 BURIED_AFTER = timedelta(days=30)
+# What a process that ended left behind may be stored for so long, and is known by its
+# writer's row alone to be counted already. A day more, for clocks that differ.
+LEFTOVERS_FOR = timedelta(seconds=leftovers.MAX_AGE) + timedelta(days=1)
 # Between the moment that rows are said to be gone and their deletion, so that who has
 # just asked where they begin still finds them.
 GRACE = timedelta(hours=1)
@@ -67,7 +72,8 @@ def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
     deleted += _by_id(Problem, Q(last_seen__lt=oldest), using)
     deleted += _by_id(DigestMail, Q(day__lt=oldest.date()), using)
     deleted += _join_writers(now, using)
-    return deleted + _by_id(Writer, Q(last_flush__lt=oldest), using)
+    silent = Q(last_flush__lt=min(oldest, now - LEFTOVERS_FOR))
+    return deleted + _by_id(Writer, silent, using)
 
 
 def _prune_resolution(
@@ -116,7 +122,7 @@ def _join_writers(now: datetime, using: str) -> int:
     What remains is when some process reported without a break, which is how zero is
     told from no data. A break that is shorter than a bucket makes no difference.
     """
-    long_gone = Q(ended__lt=now - DEAD_AFTER) | Q(last_flush__lt=now - BURIED_AFTER)
+    long_gone = Q(ended__lt=now - LEFTOVERS_FOR) | Q(last_flush__lt=now - BURIED_AFTER)
     rows = Writer.objects.using(using)
     with locked(using):
         kept: list[Writer] = []

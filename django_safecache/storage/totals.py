@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from django_safecache.models import (
     ALIAS_LENGTH,
@@ -18,6 +19,7 @@ from django_safecache.models import (
     ProblemCount,
     Resolution,
     Writer,
+    hash_of,
 )
 from django_safecache.recording import histogram
 from django_safecache.recording.fingerprints import shortened
@@ -56,7 +58,8 @@ def store(
     in hand. `zone` says which day a facet was seen on.
 
     Returns how many totals were left out because the writer had been given up for
-    dead, and its rows of that time rolled up: see `storage.folding`.
+    dead, and its rows of that time rolled up: see `storage.folding`. If the writer has
+    `ended`, who cannot say so later, they are among its dropped details already.
     """
     found = problems.store(snapshot, using=using, zone=zone)
     places = _places(snapshot, using)
@@ -74,12 +77,16 @@ def store(
         counts = _counts(snapshot, found)
         upsert(_since(settled, cells), using, key=CELL_KEY, totals=CELL_TOTALS)
         upsert(_since(settled, counts), using, key=COUNT_KEY, totals=("count",))
+        buckets = [cell.bucket for cell in cells] + [count.bucket for count in counts]
+        left_out = sum(bucket < settled for bucket in buckets)
+        if ended and left_out:
+            row = _row_of(snapshot.writer, using)
+            row.update(dropped=snapshot.dropped + left_out)
     if found:
         problems.unmute_what_exceeds(
             found.values(), since=_first_bucket(snapshot), using=using
         )
-    buckets = [cell.bucket for cell in cells] + [count.bucket for count in counts]
-    return sum(bucket < settled for bucket in buckets)
+    return left_out
 
 
 def store_trouble(
@@ -101,23 +108,46 @@ def store_trouble(
     upsert([row], using, key=("name",), totals=WRITER_TROUBLE)
 
 
-def _see_writer(snapshot: Snapshot, using: str, **values: Any) -> datetime:
+def _see_writer(
+    snapshot: Snapshot, using: str, *, ended: datetime | None, **values: Any
+) -> datetime:
     """Lock the writer's row and bring it up to date; what starts before the result
-    must not be stored."""
+    must not be stored.
+
+    Its times only move up: a snapshot may be stored after a later one.
+    """
     writer = _writer(
         snapshot.writer,
         last_flush=snapshot.taken,
+        ended=ended,
         settled=snapshot.settled_before,
         dropped=snapshot.dropped,
         **values,
     )
-    told = ("last_flush", "ended", "dropped", *WRITER_TROUBLE)
-    upsert([writer], using, key=("name",), totals=told)
-    row = Writer.objects.using(using).filter(name=writer.name)
-    settled = row.values_list("settled", flat=True).get() or snapshot.settled_before
-    if settled < snapshot.settled_before:
-        row.update(settled=snapshot.settled_before)
-    return max(settled, snapshot.settled_before)
+    upsert([writer], using, key=("name",), totals=("dropped", *WRITER_TROUBLE))
+    row = _row_of(snapshot.writer, using)
+    known = row.values("last_flush", "ended", "settled").get()
+    # One that reports after its end has come back.
+    came_back = ended is None and known["last_flush"] < snapshot.taken
+    ends = () if came_back else (known["ended"], ended)
+    settled = _latest(known["settled"], snapshot.settled_before)
+    moved = {
+        "last_flush": _latest(known["last_flush"], snapshot.taken),
+        "ended": _latest(*ends),
+        "settled": settled,
+    }
+    if moved != known:
+        row.update(**moved)
+    return settled or snapshot.settled_before
+
+
+def _row_of(writer: WriterIdentity, using: str) -> QuerySet[Writer]:
+    name = shortened(writer.name, WRITER_LENGTH)
+    return Writer.objects.using(using).filter(name=name)
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _since(moment: datetime, rows: list[_Row]) -> list[_Row]:
@@ -169,7 +199,8 @@ def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
         for totals in snapshot.occurrences
     ]
     return sorted(
-        rows, key=lambda row: (row.bucket, row.problem_id, row.alias, row.server)
+        rows,
+        key=lambda row: (row.bucket, row.problem_id, hash_of(row.alias, row.server)),
     )
 
 

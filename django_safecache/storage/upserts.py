@@ -19,7 +19,7 @@ CELL_TOTALS = (
     "duration_sum",
     "duration_max",
 )
-COUNT_KEY = ("writer", "resolution", "bucket", "problem", "alias", "server")
+COUNT_KEY = ("writer", "resolution", "bucket", "problem", "place_hash")
 # Rows of one statement. SQLite allows fewer of 47 columns; Django knows that.
 BATCH_SIZE = 200
 

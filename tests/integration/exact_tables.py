@@ -16,11 +16,14 @@ def reporters() -> list[Reporter]:
     """Of the database that Django is set up for."""
     columns: dict[str, Counter[str]] = {}
     of_keys: dict[str, Counter[str]] = {}
-    for row in CacheDigest.objects.filter(resolution=Resolution.FIVE_MINUTES):
+    for row in CacheDigest.objects.select_related("place").filter(
+        resolution=Resolution.FIVE_MINUTES, place__together=""
+    ):
         total = columns.setdefault(row.writer, Counter())
         total.update({name: getattr(row, name) for name in COLUMNS})
         keys = of_keys.setdefault(row.writer, Counter())
-        keys.update({f"{row.key_group} {name}": getattr(row, name) for name in OF_KEYS})
+        group = row.place.key_group
+        keys.update({f"{group} {name}": getattr(row, name) for name in OF_KEYS})
     for count in ProblemCount.objects.filter(resolution=Resolution.FIVE_MINUTES):
         columns[count.writer][PROBLEMS] += count.count
     return [

@@ -218,6 +218,12 @@ class TestSamples:
         process.flush()
         assert self.sites() == [(0, "a")]
 
+    def test_call_sites_that_differ_in_case_only_stay_apart(self, process):
+        process.see("a:Page.get")
+        process.see("a:page.get")
+        process.flush()
+        assert self.sites() == [(0, "a:Page.get"), (1, "a:page.get")]
+
     def test_call_sites_too_long_for_the_column_stay_apart(self, process):
         for end in "ab":
             process.see("x" * 300 + end)

@@ -21,6 +21,7 @@ from django_safecache.models import (
     Together,
     Writer,
 )
+from django_safecache.recording.leftovers import MAX_AGE
 from django_safecache.recording.recorder import Recorder
 from django_safecache.storage import RolledUp, roll_up, store
 
@@ -150,6 +151,17 @@ class TestFolding:
             (1440, SERVER, "", 3),
         ]
         assert not ProblemCount.objects.filter(writer__gt="").exists()
+
+    def test_servers_whose_names_differ_in_case_only_stay_apart(self, recorder, clock):
+        for server in ["Cache-1:11211", "cache-1:11211"]:
+            observe(recorder, failures=[make_failure(server=server)])
+            settle(recorder, clock)
+            roll(clock)
+        days = ProblemCount.objects.filter(writer="", resolution=1440)
+        assert sorted(days.values_list("server", "count")) == [
+            ("Cache-1:11211", 1),
+            ("cache-1:11211", 1),
+        ]
 
     def test_done_again_it_does_nothing(self, recorder, clock):
         observe(recorder, hits=1)
@@ -350,7 +362,7 @@ class TestWriters:
         self.begun("b", 5, 60, dropped=2)
         self.begun("c", 64, 70)
         self.begun("d", 76, 80)
-        clock.now += 3 * 86_400
+        clock.now += 9 * 86_400
         assert roll(clock).pruned == 2
         assert self.spans() == [(0, 70), (76, 80)]
         assert Writer.objects.get(name="a").dropped == 3
@@ -363,6 +375,32 @@ class TestWriters:
         assert roll(clock).pruned == 0
         clock.now += 2 * 86_400
         assert roll(clock).pruned == 1
+
+    def test_what_one_left_is_not_counted_again_while_it_may_be_stored(
+        self, recorder, clock
+    ):
+        self.begun("earlier", -300, 60)
+        observe(recorder, hits=100)
+        left = recorder.snapshot()
+        store(left, using="default", zone=UTC, ended=True)
+        clock.now += MAX_AGE
+        retention = RetentionDays(five_minutes=21, hour=21, day=21)
+        for _ in range(3):
+            roll(clock, retention=retention)
+            store(left, using="default", zone=UTC, ended=True)
+            clock.now += 300
+        assert {hits for *_, hits in rows(resolution=1440, place__together="")} == {100}
+
+    def test_one_is_known_longer_than_counts_are_kept(self, recorder, clock):
+        observe(recorder, hits=100)
+        store(recorder.snapshot(), using="default", zone=UTC, ended=True)
+        clock.now += MAX_AGE
+        retention = RetentionDays(five_minutes=1, hour=1, day=1)
+        roll(clock, retention=retention)
+        assert Writer.objects.exists()
+        clock.now += 2 * 86_400
+        roll(clock, retention=retention)
+        assert not Writer.objects.exists()
 
 
 class TestCost:

@@ -182,6 +182,14 @@ class TestProblems:
             ("default", "10.0.0.2:11211", recorder.writer.host, 1),
         ]
 
+    def test_servers_whose_names_differ_in_case_only_stay_apart(self, recorder):
+        for server in ["Cache-1:11211", "Cache-1:11211", "cache-1:11211"]:
+            fail(recorder, server=server)
+        flush(recorder)
+        flush(recorder)
+        counts = ProblemCount.objects.values_list("server", "count")
+        assert sorted(counts) == [("Cache-1:11211", 2), ("cache-1:11211", 1)]
+
     @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
     def test_first_seen_only_goes_down_and_last_seen_only_up(self, order):
         for hour in order:
@@ -258,6 +266,14 @@ class TestFacets:
             date(2026, 1, 15)
         }
 
+    def test_values_that_differ_in_case_or_accents_only_stay_apart(self, clock):
+        for name in ["Zoe", "zoe", "zoé"]:
+            recorder = Recorder(clock=clock, account=lambda name=name: name)
+            fail(recorder)
+            flush(recorder)
+        facets = ProblemFacet.objects.filter(facet="account")
+        assert set(facets.values_list("value", flat=True)) == {"Zoe", "zoe", "zoé"}
+
     def test_values_too_long_for_the_column_stay_apart(self, clock):
         for suffix in "ab":
             recorder = Recorder(clock=clock, account=lambda end=suffix: "x" * 300 + end)
@@ -283,6 +299,31 @@ class TestWriters:
     def test_the_last_flush_says_that_the_writer_ended(self, recorder):
         flush(recorder, ended=True)
         assert Writer.objects.get().ended == AT_NOON
+
+    def test_an_older_snapshot_does_not_take_back_when_it_reported_and_ended(
+        self, recorder
+    ):
+        old = flush(recorder, ended=True)
+        later = AT_NOON + timedelta(hours=3)
+        Writer.objects.update(last_flush=later, ended=later)
+        for ended in (True, False):
+            store(old, using="default", zone=UTC, ended=ended)
+            writer = Writer.objects.get()
+            assert (writer.last_flush, writer.ended) == (later, later)
+
+    def test_one_that_reports_after_its_end_has_come_back(self, recorder, clock):
+        flush(recorder, ended=True)
+        clock.now += 1
+        flush(recorder)
+        assert Writer.objects.get().ended is None
+
+    def test_what_is_left_out_at_its_end_is_told_as_dropped(self, recorder):
+        recorder.observe(make_outcome(hits=1))
+        flush(recorder)
+        Writer.objects.update(settled=AT_NOON + timedelta(hours=1))
+        for _ in range(2):
+            flush(recorder, ended=True)
+            assert Writer.objects.get().dropped == 1
 
 
 class TestAtomicity:
