@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from django_safecache.recording import client_texts
+from django_safecache.recording import client_texts, code_names
 
 ALGORITHM = 1
 """To be raised with every change of the rules, because it changes fingerprints."""
@@ -78,14 +78,6 @@ _QUOTED = re.compile(
     | (?<!\w) [bru]{0,2} ['"`“\u2018«] (?=\S) .* $
     """
 )
-_NAME = re.compile(r"[^\W\d][\w.]{0,80}")
-# Before and after these words a quoted name is one of the code, not of the data.
-_NAMING = re.compile(
-    r"\b(?:attribute|argument|keyword|named?|module|method|function|field|column"
-    r"|table|relation|constraint|index|database|type)\s*$",
-    re.IGNORECASE,
-)
-_NAMED = re.compile(r"\s*(?:object|instance|module|class)\b")
 # A prefix may be a tenant's name.
 _KEY_PREFIX = re.compile(r"""[^\s'"<>()=,]{1,250}<key>""")
 _LONG = re.compile(r"\S{65,}")
@@ -131,10 +123,11 @@ def cause_of(
 def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str:
     """The first line of `text` without keys, values, secrets, hosts and numbers.
 
-    Removed is what is quoted, unless the code is named with it; what follows ``=`` or
-    ``:`` after a word like password, token, key or user, up to a space; all that
-    follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail addresses, hosts,
-    numbers, and long random words. Cannot know any other unquoted value from a word.
+    Removed is what is quoted, unless it is a name in the code (see `code_names`); what
+    follows ``=`` or ``:`` after a name with password, token, key or user in it, up to a
+    space; all that follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail
+    addresses, hosts, numbers, and long random words. Cannot know any other unquoted
+    value from a word.
     """
     text = text[:TEXT_LENGTH].strip().partition("\n")[0]
     text = clean(_without_keys(text, keys))
@@ -143,7 +136,7 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = without_credentials(text)
     text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
-    text = _QUOTED.sub(_unquoted, text)
+    text = _without_values(text)
     text = _HOST.sub("<host>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
@@ -196,15 +189,16 @@ def _without_address(match: re.Match[str]) -> str:
     return f"{match[1]}://<url>" if match[1] else f"{match[2]}: <url>"
 
 
-def _unquoted(match: re.Match[str]) -> str:
-    inner = match[match.lastindex] if match.lastindex else None
-    if inner is None:
-        return "<text>"
-    before, after = match.string[: match.start()], match.string[match.end() :]
-    named = _NAMING.search(before[-40:]) or _NAMED.match(after)
-    if inner == "<key>" or (named and _NAME.fullmatch(inner)):
-        return match[0]
-    return "<text>"
+def _without_values(text: str) -> str:
+    names = code_names.spans(text)
+
+    def unquoted(match: re.Match[str]) -> str:
+        start, end = match.span()
+        inner = match[match.lastindex] if match.lastindex else None
+        named = any(first <= start and end <= last for first, last in names)
+        return match[0] if named or inner == "<key>" else "<text>"
+
+    return _QUOTED.sub(unquoted, text)
 
 
 def _digest(*parts: str) -> str:
