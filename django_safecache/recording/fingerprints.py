@@ -34,19 +34,32 @@ _HEADER = re.compile(
     r"""(?ix) \b ((?:proxy-)?authorization|(?:set-)?cookie2?)
     (\\?["']?\s{0,3}[:=]\s{0,3}) .*"""
 )
-_BEARER = re.compile(r"(?i)\b(bearer)\s{1,3}\S+")
+# ``Basic dXNlcjpwYXNz``, not "basic setup".
+_BEARER = re.compile(
+    r"\b((?i:bearer))\s{1,3}\S+|\b((?i:basic))\s{1,3}(?=\S{1,200}[A-Z0-9=])\S+"
+)
+# These are secret wherever they are in a name, and the others as a part of one:
+# user_name, userName, UserName and USER_NAME, not users or KeyError.
+_ANYWHERE = (
+    "passwor[dt]|passwd|passphrase|passcode|pwd|secret|token|credential|session"
+    "|signature|csrf|username|email|cookie|authorization|bearer|apikey"
+)
+_PART = "pass|key|auth|jwt|otp|pin|sid|sig|dsn|user|login|account|customer|tenant|phone"
+_CAPITAL = "|".join(word.capitalize() for word in _PART.split("|"))
 _SECRET = re.compile(
-    r"""(?ix) \b (
-        [\w-]{0,40} (?:password|passwd|passphrase|pwd|secret|token|credential
-        |session|signature|csrf|username|cookie|authorization) \w{0,10}
-      | (?:[\w-]{0,40}[_-])? (?:pass|key|apikey|auth|jwt|otp|pin|sid|sig|dsn
-        |user|login|account|customer|tenant|phone)
-        (?:[_-]?(?:id|name|key|code))?
-    ) (\\?["']?\s{0,3}(?:=>|[:=])\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
+    rf"""(?x) (?<![\w-])                # so that each name is looked at but once
+    (?= [\w-]+ \\?["']?\s{{0,3}}[:=] )
+    (?= [\w-]*? (?:
+        (?i:{_ANYWHERE})
+      | (?<![A-Za-z]) (?i:{_PART}) (?![A-Za-z])
+      | (?: (?<![A-Za-z])(?:{_PART}) | {_CAPITAL} )
+        (?![a-z]|Error|Exception|Warning)
+    ) )
+    ([\w-]+) (\\?["']?\s{{0,3}}[:=][\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
     (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
       | \\["'].*?(?:\\["']|$)
       # Not what closes the brackets and quotes that it stands in.
-      | \S+?(?=[])},;"'\\]*(?:\s|$)) )"""
+      | \S*[^\s\])}},;"'\\] | \S )"""
 )
 _EMAIL = re.compile(r"""[^\s@<>"'(]{1,64}@[^\s@<>"')]{1,255}""")
 _HOST = re.compile(
@@ -148,7 +161,7 @@ def without_credentials(text: str) -> str:
     """`text` without what is named as a secret, headers that hold one, and URLs."""
     text = _HEADER.sub(r"\1\2<secret>", text)
     text = _SECRET.sub(r"\1\2<secret>", text)
-    text = _BEARER.sub(r"\1 <secret>", text)
+    text = _BEARER.sub(lambda match: f"{match[1] or match[2]} <secret>", text)
     return _URL.sub(_without_address, text)
 
 

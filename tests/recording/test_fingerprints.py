@@ -189,6 +189,51 @@ class TestScrubbing:
         assert fingerprint(text) == fingerprint(text.replace("zq", "other"))
 
     @pytest.mark.parametrize(
+        "name",
+        [
+            "password_confirmation",
+            "SECRET_KEY_FALLBACKS",
+            "session_identifier",
+            "private_key_pem",
+            "accessKey",
+            "privateKey",
+            "DBPass",
+            "userEmail",
+            "AccountNumber",
+            "USER_ID",
+            "spring.datasource.password",
+            "a-" * 200 + "token",
+            "token" + "-a" * 200,
+            "passwort",
+            "bearer",
+            "Bearer",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "sign", ["=", ": ", '": "', " := ", "=>", " = = ", "=, ", ": bearer ", "='"]
+    )
+    def test_a_secret_is_known_by_any_part_of_its_name(self, name, sign):
+        assert "zq" not in scrubbed(f"got {name}{sign}zq")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "KeyError: lost",
+            "users: all",
+            "author: lost",
+            "the keys: lost",
+            "basic setup failed",
+            "passed: all",
+        ],
+    )
+    def test_a_word_that_only_looks_like_one_hides_nothing(self, text):
+        assert scrubbed(text) == text
+
+    @pytest.mark.parametrize("value", ["dXNlcjpwYXNz", "dXNlcjpwYXNzMQ==", "YTpi"])
+    def test_credentials_need_no_header(self, value):
+        assert scrubbed(f"sent Basic {value} to it") == "sent Basic <secret> to it"
+
+    @pytest.mark.parametrize(
         "text",
         [
             "'Room' object has no attribute 'zq'",
