@@ -195,7 +195,7 @@ def _without_keys(text: str, keys: Iterable[object]) -> str:
     present = {key for key in map(str, keys) if key and key in text}
     for key in sorted(present, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", "<key>", text)
-    return _KEY_PREFIX.sub("<key>", text)
+    return _KEY_PREFIX.sub("<key>", text) if "<key>" in text else text
 
 
 def _without_address(match: re.Match[str]) -> str:
