@@ -29,6 +29,7 @@ from django_safecache.browser.rate_limit import RateLimit
 from django_safecache.digest.delivery import close
 from django_safecache.models import DigestDelivery, DigestMail, Problem
 from django_safecache.recording.browser_errors import BrowserErrors
+from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.log_handler import DigestHandler
 from django_safecache.recording.structlog_processor import count_exceptions
 from django_safecache.reports import Period
@@ -99,7 +100,7 @@ def ingest():
 
 
 @pytest.fixture
-def published(settings, ingest, own_log):
+def published(settings, ingest, own_log, tmp_path):
     """Place to text of all that the package gives away of what it has counted."""
     with MailServer() as server:
         for name, value in mail_settings(SMTP, port=server.port).items():
@@ -111,6 +112,7 @@ def published(settings, ingest, own_log):
         }
 
         def publish():
+            left = left_over(ingest, tmp_path / "leftovers")
             assert ingest.flush()
             period = Period.last(hours=1)
             day = Problem.objects.latest("last_seen").last_seen.date()
@@ -120,6 +122,7 @@ def published(settings, ingest, own_log):
             return {
                 **tables(),
                 **pages(),
+                **left,
                 "log": "\n".join(own_log),
                 "headers": str(message.items()),
                 "text": text.get_content(),
@@ -127,6 +130,20 @@ def published(settings, ingest, own_log):
             }
 
         yield publish
+
+
+def left_over(ingest, folder):
+    """What a process would leave in a file, did it end now and could not store it."""
+    snapshot, trouble = ingest.recorder.snapshot(), ingest.trouble
+    assert snapshot.causes
+    leftover = Leftover(
+        snapshot, trouble.errors, trouble.last_error, trouble.last_error_at
+    )
+    Leftovers(folder, "site").keep(leftover)
+    (file,) = folder.glob("*.json")
+    found = file.read_text()
+    assert all(cause.fingerprint in found for cause in snapshot.causes)
+    return {"leftover": found}
 
 
 def tables():

@@ -67,6 +67,8 @@ def _network(address: str) -> str:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if parsed.version == 4:
-        return address
+    # As a socket that takes both tells IPv4 addresses: ::ffff:10.0.0.1
+    mapped = parsed.ipv4_mapped if parsed.version == 6 else parsed
+    if mapped is not None:
+        return str(mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))

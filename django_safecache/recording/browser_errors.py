@@ -1,7 +1,7 @@
 """An error that a browser reports becomes an occurrence of a problem.
 
 Everything in a report is a stranger's word: it is bounded, made printable and scrubbed,
-and the number of problems that strangers can make is bounded as well.
+and so are the numbers of problems, of places and of steps that strangers can make.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from django_safecache.recording.fingerprints import (
-    TEXT_LENGTH,
+    MESSAGE_LENGTH,
     Cause,
     cause_of,
     clean,
@@ -25,14 +26,21 @@ from django_safecache.recording.occurrences import OTHER
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.sightings import Sighting
 
+_T = TypeVar("_T")
+
 KIND = "browser"
 PAGE = "<page>"
 """Stands for a script within a page, whose path may be anybody's: a link that resets a
 password has its token there."""
 MAX_CAUSES = 200
+MAX_PLACES = 500
 CAUSES_SECONDS = 24 * 3600.0
-"""In so long a process makes at most `MAX_CAUSES` problems of what browsers report."""
+"""In so long a process makes at most `MAX_CAUSES` problems of what browsers report, and
+sees them at `MAX_PLACES`: of each problem, so many are stored for a day."""
 MAX_FRAMES = 30
+MAX_PARTS = 8
+# As much as the script sends.
+_STACK_LENGTH = 1500
 _FRAME_LENGTH = 400
 _PLACE_LENGTH = 120
 
@@ -83,7 +91,7 @@ def parse(body: bytes) -> BrowserError:
     frames = _frames(stack)
     return BrowserError(
         name=name if _NAME.fullmatch(name) and name.isascii() else "Error",
-        message=message[:TEXT_LENGTH],
+        message=message[:MESSAGE_LENGTH],
         call_site=frames[0] if frames else _path(source),
         stack=frames,
     )
@@ -93,42 +101,53 @@ class BrowserErrors:
     """Counts browser errors into a recorder. Thread-safe.
 
     After `MAX_CAUSES` different causes further ones are one problem, ``<other>``, until
-    `CAUSES_SECONDS` have passed since the first: whoever makes up messages fills
-    neither the table nor the room that other problems need.
+    `CAUSES_SECONDS` have passed, and so are places after `MAX_PLACES`: whoever makes
+    up messages and scripts fills neither tables nor the room that others need.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: set[str] = set()
+        self._causes: set[str] = set()
+        self._places: set[tuple[str, str]] = set()
         self._since = clock()
 
     def count(self, recorder: Recorder, error: BrowserError) -> None:
         """Count `error`, on the account of the request that reports it."""
         cause = recorder.cause(KIND, error.name, None, error.message)
+        cause, place = self._bounded(cause, error.call_site)
         recorder.occurred(
-            self._bounded(cause),
-            lambda: Sighting(error.call_site, error.sample),
+            cause,
+            lambda: Sighting(place, error.sample),
             # Of each: on how many accounts is what is asked first.
             account=recorder.account(),
         )
 
-    def _bounded(self, cause: Cause) -> Cause:
+    def _bounded(self, cause: Cause, place: str) -> tuple[Cause, str]:
         with self._lock:
             now = self._clock()
             if now - self._since >= CAUSES_SECONDS:
-                self._known.clear()
+                self._causes.clear()
+                self._places.clear()
                 self._since = now
-            if cause.fingerprint not in self._known:
-                if len(self._known) >= MAX_CAUSES:
-                    return cause_of(KIND, "", None, OTHER)
-                self._known.add(cause.fingerprint)
-            return cause
+            if not _has_room(self._causes, cause.fingerprint, MAX_CAUSES):
+                cause = cause_of(KIND, "", None, OTHER)
+            if not _has_room(self._places, (cause.fingerprint, place), MAX_PLACES):
+                place = OTHER
+            return cause, place
+
+
+def _has_room(known: set[_T], value: _T, most: int) -> bool:
+    """Whether `value` is one of the first `most` different ones."""
+    if value not in known and len(known) >= most:
+        return False
+    known.add(value)
+    return True
 
 
 def _frames(stack: str) -> tuple[str, ...]:
     frames = []
-    for line in stack.split("\n", MAX_FRAMES)[:MAX_FRAMES]:
+    for line in stack[:_STACK_LENGTH].split("\n", MAX_FRAMES)[:MAX_FRAMES]:
         line = line[:_FRAME_LENGTH]
         match = _CHROMIUM.fullmatch(line) or _OTHERS.fullmatch(line)
         if match:
@@ -148,5 +167,5 @@ def _path(source: str) -> str:
     if not _SCRIPT.search(path):
         return PAGE
     # By its parts, for a whole path may look like a random word.
-    parts = [scrubbed(unquote(part)) for part in path.split("/")]
+    parts = [scrubbed(unquote(part)) for part in path.split("/")[-MAX_PARTS:]]
     return clean("/".join(parts))[-_PLACE_LENGTH:]

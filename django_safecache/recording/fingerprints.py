@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from django_safecache.recording import client_texts
+from django_safecache.recording import client_texts, code_names
 
 ALGORITHM = 1
 """To be raised with every change of the rules, because it changes fingerprints."""
@@ -34,19 +34,32 @@ _HEADER = re.compile(
     r"""(?ix) \b ((?:proxy-)?authorization|(?:set-)?cookie2?)
     (\\?["']?\s{0,3}[:=]\s{0,3}) .*"""
 )
-_BEARER = re.compile(r"(?i)\b(bearer)\s{1,3}\S+")
+# ``Basic dXNlcjpwYXNz``, not "basic setup".
+_BEARER = re.compile(
+    r"\b((?i:bearer))\s{1,3}\S+|\b((?i:basic))\s{1,3}(?=\S{1,200}[A-Z0-9=])\S+"
+)
+# These are secret wherever they are in a name, and the others as a part of one:
+# user_name, userName, UserName and USER_NAME, not users or KeyError.
+_ANYWHERE = (
+    "passwor[dt]|passwd|passphrase|passcode|pwd|secret|token|credential|session"
+    "|signature|csrf|username|email|cookie|authorization|bearer|apikey"
+)
+_PART = "pass|key|auth|jwt|otp|pin|sid|sig|dsn|user|login|account|customer|tenant|phone"
+_CAPITAL = "|".join(word.capitalize() for word in _PART.split("|"))
 _SECRET = re.compile(
-    r"""(?ix) \b (
-        [\w-]{0,40} (?:password|passwd|passphrase|pwd|secret|token|credential
-        |session|signature|csrf|username|cookie|authorization) \w{0,10}
-      | (?:[\w-]{0,40}[_-])? (?:pass|key|apikey|auth|jwt|otp|pin|sid|sig|dsn
-        |user|login|account|customer|tenant|phone)
-        (?:[_-]?(?:id|name|key|code))?
-    ) (\\?["']?\s{0,3}(?:=>|[:=])\s{0,3}) (?:(?:bearer|basic)\s{1,3})?
+    rf"""(?x) (?<![\w-])                # so that each name is looked at but once
+    (?= [\w-]+ \\?["']?\s{{0,3}}[:=] )
+    (?= [\w-]*? (?:
+        (?i:{_ANYWHERE})
+      | (?<![A-Za-z]) (?i:{_PART}) (?![A-Za-z])
+      | (?: (?<![A-Za-z])(?:{_PART}) | {_CAPITAL} )
+        (?![a-z]|Error|Exception|Warning)
+    ) )
+    ([\w-]+) (\\?["']?\s{{0,3}}[:=][\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
     (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
       | \\["'].*?(?:\\["']|$)
       # Not what closes the brackets and quotes that it stands in.
-      | \S+?(?=[])},;"'\\]*(?:\s|$)) )"""
+      | \S*[^\s\])}},;"'\\] | \S )"""
 )
 _EMAIL = re.compile(r"""[^\s@<>"'(]{1,64}@[^\s@<>"')]{1,255}""")
 _HOST = re.compile(
@@ -78,14 +91,6 @@ _QUOTED = re.compile(
     | (?<!\w) [bru]{0,2} ['"`“\u2018«] (?=\S) .* $
     """
 )
-_NAME = re.compile(r"[^\W\d][\w.]{0,80}")
-# Before and after these words a quoted name is one of the code, not of the data.
-_NAMING = re.compile(
-    r"\b(?:attribute|argument|keyword|named?|module|method|function|field|column"
-    r"|table|relation|constraint|index|database|type)\s*$",
-    re.IGNORECASE,
-)
-_NAMED = re.compile(r"\s*(?:object|instance|module|class)\b")
 # A prefix may be a tenant's name.
 _KEY_PREFIX = re.compile(r"""[^\s'"<>()=,]{1,250}<key>""")
 _LONG = re.compile(r"\S{65,}")
@@ -131,10 +136,11 @@ def cause_of(
 def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str:
     """The first line of `text` without keys, values, secrets, hosts and numbers.
 
-    Removed is what is quoted, unless the code is named with it; what follows ``=`` or
-    ``:`` after a word like password, token, key or user, up to a space; all that
-    follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail addresses, hosts,
-    numbers, and long random words. Cannot know any other unquoted value from a word.
+    Removed is what is quoted, unless it is a name in the code (see `code_names`); what
+    follows ``=`` or ``:`` after a name with password, token, key or user in it, up to a
+    space; all that follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail
+    addresses, hosts, numbers, and long random words. Cannot know any other unquoted
+    value from a word.
     """
     text = text[:TEXT_LENGTH].strip().partition("\n")[0]
     text = clean(_without_keys(text, keys))
@@ -143,7 +149,7 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = without_credentials(text)
     text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
-    text = _QUOTED.sub(_unquoted, text)
+    text = _without_values(text)
     text = _HOST.sub("<host>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
@@ -155,7 +161,7 @@ def without_credentials(text: str) -> str:
     """`text` without what is named as a secret, headers that hold one, and URLs."""
     text = _HEADER.sub(r"\1\2<secret>", text)
     text = _SECRET.sub(r"\1\2<secret>", text)
-    text = _BEARER.sub(r"\1 <secret>", text)
+    text = _BEARER.sub(lambda match: f"{match[1] or match[2]} <secret>", text)
     return _URL.sub(_without_address, text)
 
 
@@ -189,22 +195,23 @@ def _without_keys(text: str, keys: Iterable[object]) -> str:
     present = {key for key in map(str, keys) if key and key in text}
     for key in sorted(present, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", "<key>", text)
-    return _KEY_PREFIX.sub("<key>", text)
+    return _KEY_PREFIX.sub("<key>", text) if "<key>" in text else text
 
 
 def _without_address(match: re.Match[str]) -> str:
     return f"{match[1]}://<url>" if match[1] else f"{match[2]}: <url>"
 
 
-def _unquoted(match: re.Match[str]) -> str:
-    inner = match[match.lastindex] if match.lastindex else None
-    if inner is None:
-        return "<text>"
-    before, after = match.string[: match.start()], match.string[match.end() :]
-    named = _NAMING.search(before[-40:]) or _NAMED.match(after)
-    if inner == "<key>" or (named and _NAME.fullmatch(inner)):
-        return match[0]
-    return "<text>"
+def _without_values(text: str) -> str:
+    names = code_names.spans(text)
+
+    def unquoted(match: re.Match[str]) -> str:
+        start, end = match.span()
+        inner = match[match.lastindex] if match.lastindex else None
+        named = any(first <= start and end <= last for first, last in names)
+        return match[0] if named or inner == "<key>" else "<text>"
+
+    return _QUOTED.sub(unquoted, text)
 
 
 def _digest(*parts: str) -> str:

@@ -58,6 +58,11 @@ class TestLimits:
         assert taken(10, "2001:db8::ffff:1") == 0
         assert taken(10, "2001:db8:0:1::1") == 10
 
+    def test_an_ipv4_client_is_the_same_in_both_notations(self, taken):
+        assert taken(10, "::ffff:10.0.0.1") == 10
+        assert taken(10, "10.0.0.1") == 0
+        assert taken(10, "::ffff:10.0.0.2") == 10
+
     @pytest.mark.parametrize("address", ["fe80::1%eth0", "no address", "10.0.0.1:80"])
     def test_any_text_is_an_address(self, taken, address):
         assert taken(20, address) == 10

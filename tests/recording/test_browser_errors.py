@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from string import ascii_lowercase
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from django_safecache.recording.browser_errors import (
     CAUSES_SECONDS,
     MAX_CAUSES,
     MAX_FRAMES,
+    MAX_PARTS,
+    MAX_PLACES,
     PAGE,
     BrowserErrors,
     parse,
@@ -84,6 +87,17 @@ class TestParsing:
     )
     def test_of_a_source_the_path_of_a_script_is_kept(self, source, path):
         assert reported(source=source).call_site == path
+
+    def test_of_a_long_path_the_end_is_kept(self):
+        path = reported(source=SITE + "/a" * 100 + "/b.js").call_site
+        assert path == "/".join([*"a" * (MAX_PARTS - 1), "b.js"])
+
+    def test_no_more_is_looked_at_than_the_script_sends(self):
+        error = reported(message="a " * 2000, stack=f"at x ({SITE}/a.js:1:1)\n" * 200)
+        assert len(error.message) == MESSAGE_LENGTH
+        assert len(error.stack) <= MAX_FRAMES
+        lines = ["no frame " * 10] * 20
+        assert reported(stack="\n".join([*lines, f"at x ({SITE}/a.js)"])).stack == ()
 
     @pytest.mark.parametrize("name", ["<b>", "", "a b", "é", "x" * 200, "Type\nError"])
     def test_a_class_that_is_no_name_is_an_error(self, name):
@@ -174,3 +188,23 @@ class TestCounting:
         clock.now += CAUSES_SECONDS
         errors.count(recorder, reported(message="a new one"))
         assert messages(recorder)["a new one"] == 1
+
+    def test_made_up_scripts_end_up_as_one_place(self, recorder):
+        clock = Clock(NOON)
+        errors = BrowserErrors(clock)
+
+        def places(words):
+            found = set()
+            for word in words:
+                errors.count(recorder, reported(source=f"/{word}.js"))
+                snapshot = recorder.snapshot()
+                found |= {facet.value for facet in snapshot.facets}
+                recorder.reset()
+            return found
+
+        words = [f"{a}{b}x" for a in ascii_lowercase for b in ascii_lowercase]
+        known = {f"/{word}.js" for word in words[:MAX_PLACES]}
+        assert places(words) == {*known, "<other>"}
+        assert places(["aax", "new"]) == {"/aax.js", "<other>"}
+        clock.now += CAUSES_SECONDS
+        assert places(["new"]) == {"/new.js"}

@@ -167,6 +167,98 @@ class TestScrubbing:
     def test_what_is_left_of_a_text(self, text, expected):
         assert scrubbed(text) == expected
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "no user named 'zq'",
+            "customer with name 'zq' not found",
+            "user name 'zq' is not defined",
+            "invalid type 'zq' of account",
+            "argument 'zq' for field 'zq'",
+            "field 'zq.zq' rejected",
+            "'zq' object",
+            "'zq' object is not available",
+            "user 'zq' has no attribute 'zq'",
+            'database "zq" does not exist',
+            "module 'zq' of the course is full",
+            "column 'zq' of the upload",
+        ],
+    )
+    def test_a_common_word_makes_no_value_a_name(self, text):
+        assert "zq" not in scrubbed(text)
+        assert fingerprint(text) == fingerprint(text.replace("zq", "other"))
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "password_confirmation",
+            "SECRET_KEY_FALLBACKS",
+            "session_identifier",
+            "private_key_pem",
+            "accessKey",
+            "privateKey",
+            "DBPass",
+            "userEmail",
+            "AccountNumber",
+            "USER_ID",
+            "spring.datasource.password",
+            "a-" * 200 + "token",
+            "token" + "-a" * 200,
+            "passwort",
+            "bearer",
+            "Bearer",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "sign", ["=", ": ", '": "', " := ", "=>", " = = ", "=, ", ": bearer ", "='"]
+    )
+    def test_a_secret_is_known_by_any_part_of_its_name(self, name, sign):
+        assert "zq" not in scrubbed(f"got {name}{sign}zq")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "KeyError: lost",
+            "users: all",
+            "author: lost",
+            "the keys: lost",
+            "basic setup failed",
+            "passed: all",
+        ],
+    )
+    def test_a_word_that_only_looks_like_one_hides_nothing(self, text):
+        assert scrubbed(text) == text
+
+    @pytest.mark.parametrize("value", ["dXNlcjpwYXNz", "dXNlcjpwYXNzMQ==", "YTpi"])
+    def test_credentials_need_no_header(self, value):
+        assert scrubbed(f"sent Basic {value} to it") == "sent Basic <secret> to it"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "'Room' object has no attribute 'zq'",
+            "type object 'Room' has no attribute 'zq'",
+            "module 'shop.zq' has no attribute 'zq'",
+            "No module named 'shop.zq'",
+            "cannot import name 'Room' from 'shop.zq'",
+            "name 'zq' is not defined",
+            "NameError: name 'zq' is not defined",
+            "Room.__init__() got an unexpected keyword argument 'zq'",
+            'relation "shop_zq" does not exist',
+            'column "zq" of relation "shop" does not exist',
+            'null value in column "zq" of relation "shop" violates not-null constraint',
+            'duplicate key value violates unique constraint "shop_zq"',
+            'insert or update on table "a" violates foreign key constraint "zq"',
+            "no such table: shop_zq",
+        ],
+    )
+    def test_names_in_what_python_and_databases_say_are_kept(self, text):
+        assert scrubbed(text) == text
+
+    def test_all_missing_arguments_are_kept(self):
+        text = "f() missing 3 required positional arguments: 'a', 'b', and 'zq'"
+        assert scrubbed(text) == text.replace("3", "<n>")
+
     @given(st.text(max_size=3000))
     def test_any_text_comes_out_clean_and_bounded(self, text):
         message = scrubbed(text, keys=[text[:3]], server=text[:2])
