@@ -75,7 +75,9 @@ _HEX = re.compile(
     r"|\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"
     r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{8,}\b"
 )
-_DIGITS = re.compile(r"\d+")
+_NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*")
+# Of a list, which has another length each time.
+_NUMBERS = re.compile(r"<n>(?:,\s?<n>)+")
 # Random letters and digits: keys of APIs, parts of tokens, identifiers in base 64.
 _TOKEN = re.compile(
     r"(?<![\w+/=-])(?=[\w+/=-]{0,200}\d)(?=[\w+/=-]{0,200}[A-Z])[A-Za-z0-9_+/=-]{20,}"
@@ -153,7 +155,8 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = _HOST.sub("<host>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
-    text = _DIGITS.sub("<n>", text)
+    text = _NUMBER.sub("<n>", text)
+    text = _NUMBERS.sub("<n>", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
 
 

@@ -36,6 +36,11 @@ class TestGrouping:
                 "job ffffffff-1111-4000-8000-abcdefabcdef lost",
             ),
             ("no such user 'bob'", "no such user 'alice'"),
+            ("order 5 has -3 items", "order 5 has 3 items"),
+            ("took 3.5 s", "took 3 s"),
+            ("balance 1,234.50, too low", "balance 12, too low"),
+            ("bad ids [1, 2, 3]", "bad ids [1]"),
+            ("bad ids 1,2,3", "bad ids 1"),
         ],
     )
     def test_numbers_hosts_and_values_do_not_tell_problems_apart(self, one, other):
@@ -160,6 +165,7 @@ class TestScrubbing:
                 "the authentication keys of users are old",
             ),
             ("x" * 65, "<text>"),
+            ("2 of 3. cache-1, x+1", "<n> of <n>. cache-<n>, x+<n>"),
             ("a\x00b\x1b[31m\u202ec\ud800\td", "a b [<n>m c d"),
             ("", ""),
         ],
