@@ -269,7 +269,7 @@ class TestProblems:
         for kind in FAILURE_KINDS:
             site.fail(kind)
         site.flush()
-        with django_assert_num_queries(6):
+        with django_assert_num_queries(7):
             reports.problems(AFTERNOON)
 
     @pytest.mark.parametrize(
