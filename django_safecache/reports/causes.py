@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from heapq import nsmallest
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum, Window
+from django.db.models.functions import DenseRank
 
 from django_safecache.conf import get_settings
 from django_safecache.models import (
@@ -110,13 +111,15 @@ def _rows(
     for problem_id, server in pairs:
         if server:
             servers[problem_id].add(server)
-    facets = _facets(period, counted)
+    accounts = _accounts(period, counted)
+    call_sites = _call_sites(period, counted)
     history = days.counts({pk: problem.first_seen for pk, problem in found.items()})
     return [
         _problem_row(
             found[problem_id],
             count,
-            facets[problem_id],
+            accounts.get(problem_id, 0),
+            tuple(call_sites[problem_id]),
             tuple(sorted(servers[problem_id])),
             history[problem_id],
             period,
@@ -128,34 +131,51 @@ def _rows(
 
 
 def _facets(
-    period: Period, problem_ids: Iterable[int]
-) -> defaultdict[int, defaultdict[str, list[str]]]:
-    """Problem id to facet to its values, of the local days the period touches."""
+    period: Period, problem_ids: Iterable[int], facet: Facet
+) -> QuerySet[ProblemFacet]:
+    """Of the local days that the period touches."""
     conf = get_settings()
     zone = conf.digest.zone
-    rows = (
-        ProblemFacet.objects.using(conf.database)
-        .filter(
-            problem__in=list(problem_ids),
-            facet__in=[Facet.ACCOUNT, Facet.CALL_SITE],
-            day__gte=period.start.astimezone(zone).date(),
-            day__lte=(period.end - timedelta.resolution).astimezone(zone).date(),
-        )
-        .values_list("problem", "facet", "value")
-        .distinct()
-        .order_by("value")
+    return ProblemFacet.objects.using(conf.database).filter(
+        problem__in=list(problem_ids),
+        facet=facet,
+        day__gte=period.start.astimezone(zone).date(),
+        day__lte=(period.end - timedelta.resolution).astimezone(zone).date(),
     )
-    facets: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for problem_id, facet, value in rows:
-        facets[problem_id][facet].append(value)
-    return facets
+
+
+def _accounts(period: Period, problem_ids: Iterable[int]) -> dict[int, int]:
+    """Problem id to how many; counted by the database, for there may be very many."""
+    rows = _facets(period, problem_ids, Facet.ACCOUNT).order_by()
+    return dict(rows.values_list("problem").annotate(Count("value", distinct=True)))
+
+
+def _call_sites(
+    period: Period, problem_ids: Iterable[int]
+) -> defaultdict[int, list[str]]:
+    """Problem id to the first `CALL_SITES_SHOWN` of its call sites."""
+    place = Window(DenseRank(), partition_by="problem", order_by="value")
+    rows = _facets(period, problem_ids, Facet.CALL_SITE).annotate(place=place)
+    first = rows.filter(place__lte=CALL_SITES_SHOWN).values_list("problem", "value")
+    sites: defaultdict[int, list[str]] = defaultdict(list)
+    # Once for each day until here.
+    for problem_id, site in sorted(set(first)):
+        sites[problem_id].append(site)
+    return sites
 
 
 def _usual(history: Counts, length: timedelta) -> float | None:
     known = [count for count in history if count is not None]
     return sum(known) / len(known) * (length / DAY) if known else None
+
+
+def _was_muted(problem: Problem, period: Period) -> bool:
+    """Whether it was all the time, whatever has become of it since."""
+    if problem.muted_at and problem.muted_at > period.start:
+        return False
+    if problem.state == ProblemState.MUTED:
+        return True
+    return problem.muted_until is not None and problem.muted_until >= period.end
 
 
 def _status(
@@ -166,7 +186,7 @@ def _status(
     *,
     escalates: bool,
 ) -> ProblemStatus:
-    if problem.state == ProblemState.MUTED:
+    if _was_muted(problem, period):
         return ProblemStatus.MUTED
     if problem.first_seen >= period.start:
         return ProblemStatus.NEW
@@ -183,7 +203,8 @@ def _status(
 def _problem_row(
     problem: Problem,
     count: int,
-    facets: Mapping[str, list[str]],
+    accounts: int,
+    call_sites: tuple[str, ...],
     servers: tuple[str, ...],
     history: Counts,
     period: Period,
@@ -202,9 +223,9 @@ def _problem_row(
         first_seen=problem.first_seen,
         last_seen=problem.last_seen,
         count=count,
-        accounts=len(facets[Facet.ACCOUNT]),
+        accounts=accounts,
         servers=servers,
-        call_sites=tuple(facets[Facet.CALL_SITE][:CALL_SITES_SHOWN]),
+        call_sites=call_sites,
         history=history,
         usual=usual,
         status=_status(problem, count, usual, period, escalates=escalates),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 from django.db.models import Q, Sum
 from django.utils import timezone
@@ -91,7 +92,7 @@ class DaysBefore:
             bucket__lt=self.days[-1].end,
         )
         counted = rows.order_by().values("problem").annotate(**sums)
-        return {row.pop("problem"): row for row in map(dict, counted)}
+        return {row.pop("problem"): row for row in map(dict[str, Any], counted)}
 
 
 def _local_days(moment: datetime) -> tuple[Period, ...]:
