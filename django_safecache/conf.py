@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -62,6 +63,11 @@ class BrowserErrorsSettings:
     enabled: bool
     per_client: int
     per_process: int
+
+
+# A problem is compared with the 14 days before any day that may still be mailed. There
+# are few such rows: problems are as many as causes, and most hours have none.
+PROBLEM_HOURS_FOR = timedelta(days=20)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.utils import timezone as django_timezone
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
+from stored import occurred
 
 from django_safecache import reports
 from django_safecache.memcached.outcomes import FAILURE_KINDS
-from django_safecache.models import Problem, ProblemState, Writer
+from django_safecache.models import Problem, ProblemFacet, ProblemState, Writer
 from django_safecache.recording.recorder import Recorder
 from django_safecache.reports import Period, Totals
 from django_safecache.storage import store
@@ -257,6 +258,38 @@ class TestProblems:
         today = Period.for_day(date(2026, 1, 14), UTC)
         assert [row.accounts for row in reports.problems(today)] == [1]
 
+    def test_a_call_site_of_several_days_is_one_and_the_first_ten_are_told(self, db):
+        problem = occurred(AT_NOON, call_sites=[f"a:{n:02}" for n in range(12)])
+        for facet, value in (("call_site", "a:00"), ("account", "acme")):
+            for day in (13, 14):
+                ProblemFacet.objects.get_or_create(
+                    problem=problem, facet=facet, value=value, day=date(2026, 1, day)
+                )
+        (row,) = reports.problems(Period(AT_NOON - 24 * HOUR, AT_NOON + HOUR))
+        assert row.call_sites == tuple(f"a:{n:02}" for n in range(10))
+        assert row.accounts == 1
+
+    @pytest.mark.parametrize(
+        ("muted", "told"), [(-25, "muted"), (1, "new")], ids=["before", "within"]
+    )
+    def test_what_was_muted_then_stays_so_when_a_later_occurrence_opens_it(
+        self, site, muted, told
+    ):
+        site.fail(after=60)
+        site.flush()
+        Problem.objects.update(
+            state=ProblemState.MUTED,
+            muted_at=AT_NOON + muted * HOUR,
+            muted_until=AFTERNOON.end,
+        )
+        assert [row.status for row in reports.problems(AFTERNOON)] == [told]
+        site.fail(after=6 * 3600)
+        site.flush()
+        assert Problem.objects.get().state == ProblemState.OPEN
+        assert [row.status for row in reports.problems(AFTERNOON)] == [told]
+        later = Period(AFTERNOON.end, AFTERNOON.end + HOUR)
+        assert [row.status for row in reports.problems(later)] == ["ongoing"]
+
     def test_the_number_of_rows_is_limited(self, site):
         for kind in FAILURE_KINDS:
             site.fail(kind)
@@ -269,7 +302,7 @@ class TestProblems:
         for kind in FAILURE_KINDS:
             site.fail(kind)
         site.flush()
-        with django_assert_num_queries(6):
+        with django_assert_num_queries(8):
             reports.problems(AFTERNOON)
 
     @pytest.mark.parametrize(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from itertools import chain
 from zoneinfo import ZoneInfo
 
 from django_safecache import reports
@@ -21,7 +20,7 @@ from django_safecache.reports import (
     Totals,
 )
 
-PROBLEMS_COUNTED = 200
+PROBLEMS_TOLD = 50
 HOUR = timedelta(hours=1)
 
 
@@ -31,9 +30,12 @@ class Digest:
 
     `totals` is None when no process reported on the day, which is not "no errors".
     `hours` is empty for a day so long ago that only whole days are known.
-    `before` is the local day before; `loaders` is what was asked of loaders.
-    `servers` has those with most failures first. `muted` counts the problems that
-    occurred and are not told; `reported_before` is whether any process ever did.
+    `before` is the local day before, None where the rows left are of longer times and
+    do not tell it alone; `loaders` is what was asked of loaders.
+    `servers` has those with most failures first. `new` to `ongoing` have at most
+    `PROBLEMS_TOLD` problems together; `numbers` counts all by `ProblemStatus`, and
+    `occurrences` by kind theirs but of muted ones. `reported_before` is whether any
+    process ever did.
     """
 
     day: date
@@ -49,7 +51,8 @@ class Digest:
     regressed: tuple[ProblemCountRow, ...]
     escalating: tuple[ProblemCountRow, ...]
     ongoing: tuple[ProblemCountRow, ...]
-    muted: int
+    numbers: Mapping[str, int]
+    occurrences: Mapping[str, int]
     reported_before: bool
 
     @property
@@ -64,24 +67,26 @@ class Digest:
         counted = self.totals and (
             self.totals.calls or self.totals.loaded or self.totals.errors
         )
-        return not (counted or self.muted or any(self.problems))
+        return not (counted or any(self.numbers.values()))
 
     @property
-    def problems(self) -> Iterable[ProblemCountRow]:
-        return chain(self.new, self.regressed, self.escalating, self.ongoing)
+    def problems(self) -> int:
+        """How many there are that are not muted."""
+        return sum(self.numbers.values()) - self.muted
+
+    @property
+    def muted(self) -> int:
+        return self.numbers.get(ProblemStatus.MUTED, 0)
 
     @property
     def exceptions(self) -> int:
         """Occurrences of the site's own exceptions."""
-        return self._occurrences("application")
+        return self.occurrences.get("application", 0)
 
     @property
     def browser_errors(self) -> int:
         """Occurrences of errors that browsers reported."""
-        return self._occurrences("browser")
-
-    def _occurrences(self, kind: str) -> int:
-        return sum(row.count for row in self.problems if row.kind == kind)
+        return self.occurrences.get("browser", 0)
 
 
 def compose(day: date) -> Digest:
@@ -89,15 +94,17 @@ def compose(day: date) -> Digest:
     conf = get_settings().digest
     # The whole hours or days around a day of long ago: the mail states what it is of.
     period = reports.answerable(Period.for_day(day, conf.zone))
+    before = Period.for_day(day - timedelta(days=1), conf.zone)
     hours = reports.series(period, step=HOUR)
-    problems = _problems(period)
+    worst = reports.worst_problems(period, limit=PROBLEMS_TOLD)
+    problems = _by_status(worst.told)
     return Digest(
         day=day,
         zone=conf.zone,
         environment=clean(conf.environment, 40),
         period=period,
         totals=reports.totals(period),
-        before=reports.totals(Period.for_day(day - timedelta(days=1), conf.zone)),
+        before=reports.totals(before) if reports.answerable(before) == before else None,
         loaders=reports.totals(period, server=""),
         servers=_servers(period),
         hours=tuple(hours) if all(_is_an_hour(point) for point in hours) else (),
@@ -105,7 +112,8 @@ def compose(day: date) -> Digest:
         regressed=tuple(problems[ProblemStatus.REGRESSED]),
         escalating=tuple(problems[ProblemStatus.ESCALATING]),
         ongoing=tuple(problems[ProblemStatus.ONGOING]),
-        muted=len(problems[ProblemStatus.MUTED]),
+        numbers=worst.numbers,
+        occurrences=worst.occurrences,
         reported_before=reports.reported_before(period.end),
     )
 
@@ -114,12 +122,12 @@ def _is_an_hour(point: SeriesPoint) -> bool:
     return point.end - point.start <= HOUR
 
 
-def _problems(
-    period: Period,
+def _by_status(
+    rows: Iterable[ProblemCountRow],
 ) -> defaultdict[ProblemStatus, list[ProblemCountRow]]:
     """What occurred, by how it is told."""
     told: defaultdict[ProblemStatus, list[ProblemCountRow]] = defaultdict(list)
-    for row in reports.problems(period, limit=PROBLEMS_COUNTED):
+    for row in rows:
         told[row.status].append(_printable(row))
     return told
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from django.template.loader import render_to_string
 from django.utils import dateformat, translation
 
-from django_safecache.digest.contents import HOUR, Digest
+from django_safecache.digest.contents import HOUR, PROBLEMS_TOLD, Digest
 from django_safecache.digest.wording import (
     count,
     figures,
@@ -25,7 +25,6 @@ from django_safecache.reports import ProblemCountRow, ServerTotals
 
 # Gmail clips what is longer than about 102 kB.
 SIZE_LIMIT = 100_000
-PROBLEMS_SHOWN = 50
 SERVERS_SHOWN = 30
 PLACES_SHOWN = 5
 
@@ -41,7 +40,7 @@ class Rendered:
 
 def render(digest: Digest) -> Rendered:
     """Both bodies, with fewer problems told where they would become too large."""
-    shown = PROBLEMS_SHOWN
+    shown = PROBLEMS_TOLD
     while True:
         context = _context(digest, shown)
         with translation.override("en"):
@@ -63,12 +62,9 @@ def summary(digest: Digest) -> str:
     parts = []
     if digest.totals is None:
         parts.append("no telemetry")
-    if digest.new:
-        parts.append(f"{len(digest.new)} new")
-    if digest.regressed:
-        parts.append(f"{len(digest.regressed)} regressed")
-    if digest.escalating:
-        parts.append(f"{len(digest.escalating)} escalating")
+    for status in ("new", "regressed", "escalating"):
+        if number := digest.numbers.get(status, 0):
+            parts.append(f"{number:,} {status}")
     if digest.totals and digest.totals.errors:
         failing = sum(bool(entry.totals.errors) for entry in digest.servers)
         on = f" on {plural(failing, 'server')}" if failing else ""
@@ -96,7 +92,7 @@ def _context(digest: Digest, shown: int) -> dict[str, object]:
         "servers": [_server(entry) for entry in digest.servers[:SERVERS_SHOWN]],
         "more_servers": len(digest.servers[SERVERS_SHOWN:]),
         "sections": _sections(digest, shown),
-        "more_problems": max(0, sum(1 for _ in digest.problems) - shown),
+        "more_problems": max(0, digest.problems - shown),
         "muted": plural(digest.muted, "muted problem") if digest.muted else "",
         "cost": _cost(digest),
     }
@@ -104,16 +100,17 @@ def _context(digest: Digest, shown: int) -> dict[str, object]:
 
 def _sections(digest: Digest, shown: int) -> list[dict[str, object]]:
     sections: list[dict[str, object]] = []
-    for title, rows in (
-        ("New", digest.new),
-        ("Regressed", digest.regressed),
-        ("Escalating", digest.escalating),
-        ("Ongoing", digest.ongoing),
+    for status, rows in (
+        ("new", digest.new),
+        ("regressed", digest.regressed),
+        ("escalating", digest.escalating),
+        ("ongoing", digest.ongoing),
     ):
         told = [_told(row, digest.zone) for row in rows[:shown]]
         shown -= len(told)
         if told:
-            sections.append({"title": f"{title} ({len(rows)})", "problems": told})
+            title = f"{status.capitalize()} ({digest.numbers[status]:,})"
+            sections.append({"title": title, "problems": told})
     return sections
 
 

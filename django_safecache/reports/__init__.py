@@ -15,7 +15,7 @@ from django_safecache.reports.cache import (
     series,
     totals,
 )
-from django_safecache.reports.causes import problems
+from django_safecache.reports.causes import problems, worst_problems
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -26,6 +26,7 @@ from django_safecache.reports.facts import (
     SeriesPoint,
     ServerTotals,
     Totals,
+    WorstProblems,
     WriterStatus,
 )
 from django_safecache.reports.processes import reported_before, writers
@@ -41,6 +42,7 @@ __all__ = [
     "SeriesPoint",
     "ServerTotals",
     "Totals",
+    "WorstProblems",
     "WriterStatus",
     "answerable",
     "by_key_group",
@@ -50,5 +52,6 @@ __all__ = [
     "reported_before",
     "series",
     "totals",
+    "worst_problems",
     "writers",
 ]

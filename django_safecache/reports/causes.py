@@ -5,17 +5,18 @@ A problem that is older than the period is escalating if it occurred more than
 two weeks, so that a weekend is in them as often as it is in the year. Three times,
 because the counts of one and the same fault vary twofold from day to day with the
 traffic. And at least `ESCALATING_COUNT` times, because three instead of one is chance.
+Where rows are left of fewer than `ENOUGH_DAYS` of those days, it is not said of any.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from itertools import pairwise
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from heapq import nsmallest
 
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum, Window
+from django.db.models.functions import DenseRank
 
 from django_safecache.conf import get_settings
 from django_safecache.models import (
@@ -24,49 +25,105 @@ from django_safecache.models import (
     ProblemCount,
     ProblemFacet,
     ProblemState,
-    Resolution,
 )
-from django_safecache.reports.facts import Period, ProblemCountRow, ProblemStatus
+from django_safecache.reports.days_before import DAY, Counts, DaysBefore
+from django_safecache.reports.facts import (
+    Period,
+    ProblemCountRow,
+    ProblemStatus,
+    WorstProblems,
+)
 from django_safecache.reports.rows import rows_of_writers, rows_rolled_up, to_read
 
+BATCH_SIZE = 500
 CALL_SITES_SHOWN = 10
-HISTORY_DAYS = 14
+ENOUGH_DAYS = 3
 ESCALATING_COUNT = 10
 ESCALATING_FACTOR = 3
-DAY = timedelta(days=1)
 
 
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     """The problems that occurred in the period, most occurrences first."""
-    database = get_settings().database
     period = to_read(period)
-    counts = ProblemCount.objects.using(database).filter(
+    counted = _counted(period)
+    most = sorted(counted, key=lambda pk: (-counted[pk], pk))[:limit]
+    return _rows(period, {pk: counted[pk] for pk in most}, DaysBefore.of(period.start))
+
+
+def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
+    """All that occurred in the period, counted; those to be told first, in full.
+
+    They are in the order of `ProblemStatus`, most occurrences first, without those
+    that were muted. Of all others no more is held than a few numbers.
+    """
+    period = to_read(period)
+    counted = _counted(period)
+    days = DaysBefore.of(period.start)
+    numbers: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
+    found: list[tuple[int, int, int]] = []
+    order = {status: place for place, status in enumerate(ProblemStatus)}
+    ids = list(counted)
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = {pk: counted[pk] for pk in ids[start : start + BATCH_SIZE]}
+        for problem, status in _statuses(period, batch, days):
+            numbers[status] += 1
+            if status != ProblemStatus.MUTED:
+                occurrences[problem.kind] += batch[problem.pk]
+                found.append((order[status], -batch[problem.pk], problem.pk))
+    told = {pk: -negative for _, negative, pk in nsmallest(limit, found)}
+    return WorstProblems(tuple(_rows(period, told, days)), numbers, occurrences)
+
+
+def _counted(period: Period) -> dict[int, int]:
+    """Problem id to occurrences in a period to read."""
+    counts = _counts(period).order_by().values_list("problem")
+    return dict(counts.annotate(total=Sum("count")))
+
+
+def _counts(period: Period) -> QuerySet[ProblemCount]:
+    return ProblemCount.objects.using(get_settings().database).filter(
         rows_of_writers(period) | rows_rolled_up(period)
     )
-    counted = dict(
-        counts.values_list("problem")
-        .annotate(total=Sum("count"))
-        .order_by("-total", "problem")[:limit]
-    )
-    found = Problem.objects.using(database).in_bulk(counted)
+
+
+def _statuses(
+    period: Period, counted: Mapping[int, int], days: DaysBefore
+) -> Iterator[tuple[Problem, ProblemStatus]]:
+    found = Problem.objects.using(get_settings().database).in_bulk(list(counted))
+    history = days.counts({pk: problem.first_seen for pk, problem in found.items()})
+    escalates = days.known >= ENOUGH_DAYS
+    for pk, problem in found.items():
+        usual = _usual(history[pk], period.length)
+        yield (
+            problem,
+            _status(problem, counted[pk], usual, period, escalates=escalates),
+        )
+
+
+def _rows(
+    period: Period, counted: Mapping[int, int], days: DaysBefore
+) -> list[ProblemCountRow]:
+    found = Problem.objects.using(get_settings().database).in_bulk(list(counted))
     servers: defaultdict[int, set[str]] = defaultdict(set)
-    places = counts.filter(problem__in=counted).values_list(
-        "problem", "server", "place_hash"
-    )
-    for problem_id, server, _ in places.distinct().order_by():
+    places = _counts(period).filter(problem__in=list(counted))
+    named = places.values_list("problem", "server", "place_hash").distinct().order_by()
+    for problem_id, server, _ in named:
         if server:
             servers[problem_id].add(server)
-    facets = _facets(period, counted)
-    days = _days_before(period.start)
-    history = _history(days, counted)
+    accounts = _accounts(period, counted)
+    call_sites = _call_sites(period, counted)
+    history = days.counts({pk: problem.first_seen for pk, problem in found.items()})
     return [
         _problem_row(
             found[problem_id],
             count,
-            facets[problem_id],
+            accounts.get(problem_id, 0),
+            tuple(call_sites[problem_id]),
             tuple(sorted(servers[problem_id])),
-            _since(found[problem_id].first_seen, days, history.get(problem_id, {})),
+            history[problem_id],
             period,
+            escalates=days.known >= ENOUGH_DAYS,
         )
         for problem_id, count in counted.items()
         if problem_id in found
@@ -74,88 +131,72 @@ def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
 
 
 def _facets(
-    period: Period, problem_ids: Iterable[int]
-) -> defaultdict[int, defaultdict[str, list[str]]]:
-    """Problem id to facet to its values, of the local days the period touches."""
+    period: Period, problem_ids: Iterable[int], facet: Facet
+) -> QuerySet[ProblemFacet]:
+    """Of the local days that the period touches."""
     conf = get_settings()
     zone = conf.digest.zone
-    rows = (
-        ProblemFacet.objects.using(conf.database)
-        .filter(
-            problem__in=list(problem_ids),
-            facet__in=[Facet.ACCOUNT, Facet.CALL_SITE],
-            day__gte=period.start.astimezone(zone).date(),
-            day__lte=(period.end - timedelta.resolution).astimezone(zone).date(),
-        )
-        .values_list("problem", "facet", "value", "value_hash")
-        .distinct()
-        .order_by("value")
-    )
-    facets: defaultdict[int, defaultdict[str, list[str]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for problem_id, facet, value, _ in rows:
-        facets[problem_id][facet].append(value)
-    return facets
-
-
-def _days_before(moment: datetime) -> list[Period]:
-    """The local days that end at `moment`, or at that time of the day, oldest first."""
-    local = moment.astimezone(get_settings().digest.zone)
-    edges = [
-        (local - days * DAY).astimezone(moment.tzinfo)
-        for days in range(HISTORY_DAYS, -1, -1)
-    ]
-    return [Period(start, end) for start, end in pairwise(edges)]
-
-
-def _history(
-    days: Iterable[Period], problem_ids: Iterable[int]
-) -> dict[int, Mapping[str, int | None]]:
-    """Problem id to the occurrences on each of `days`, by its number."""
-    sums = {
-        f"day_{number}": Sum(
-            "count", filter=Q(bucket__gte=day.start, bucket__lt=day.end)
-        )
-        for number, day in enumerate(days)
-    }
-    rows = _counts_of_weeks().filter(problem__in=list(problem_ids))
-    counted = rows.values("problem").annotate(**sums)
-    return {row.pop("problem"): row for row in map(dict[str, Any], counted)}
-
-
-def _counts_of_weeks() -> QuerySet[ProblemCount]:
-    """Each occurrence once: rows of writers, and those rolled up that last so long."""
-    return ProblemCount.objects.using(get_settings().database).filter(
-        Q(resolution=Resolution.FIVE_MINUTES) & ~Q(writer="")
-        | Q(resolution=Resolution.HOUR, writer="")
+    return ProblemFacet.objects.using(conf.database).filter(
+        problem__in=list(problem_ids),
+        facet=facet,
+        day__gte=period.start.astimezone(zone).date(),
+        day__lte=(period.end - timedelta.resolution).astimezone(zone).date(),
     )
 
 
-def _since(
-    first_seen: datetime, days: Iterable[Period], history: Mapping[str, int | None]
-) -> tuple[int | None, ...]:
-    return tuple(
-        (history.get(f"day_{number}") or 0) if first_seen < day.end else None
-        for number, day in enumerate(days)
+def _accounts(period: Period, problem_ids: Iterable[int]) -> dict[int, int]:
+    """Problem id to how many; counted by the database, for there may be very many."""
+    rows = _facets(period, problem_ids, Facet.ACCOUNT).order_by()
+    return dict(
+        rows.values_list("problem").annotate(Count("value_hash", distinct=True))
     )
 
 
-def _usual(history: Iterable[int | None], length: timedelta) -> float | None:
+def _call_sites(
+    period: Period, problem_ids: Iterable[int]
+) -> defaultdict[int, list[str]]:
+    """Problem id to the first `CALL_SITES_SHOWN` of its call sites."""
+    place = Window(DenseRank(), partition_by="problem", order_by="value")
+    rows = _facets(period, problem_ids, Facet.CALL_SITE).annotate(place=place)
+    first = rows.filter(place__lte=CALL_SITES_SHOWN).values_list("problem", "value")
+    sites: defaultdict[int, list[str]] = defaultdict(list)
+    # Once for each day until here.
+    for problem_id, site in sorted(set(first)):
+        sites[problem_id].append(site)
+    return sites
+
+
+def _usual(history: Counts, length: timedelta) -> float | None:
     known = [count for count in history if count is not None]
     return sum(known) / len(known) * (length / DAY) if known else None
 
 
-def _status(
-    problem: Problem, count: int, usual: float | None, period: Period
-) -> ProblemStatus:
+def _was_muted(problem: Problem, period: Period) -> bool:
+    """Whether it was all the time, whatever has become of it since."""
+    if problem.muted_at and problem.muted_at > period.start:
+        return False
     if problem.state == ProblemState.MUTED:
+        return True
+    return problem.muted_until is not None and problem.muted_until >= period.end
+
+
+def _status(
+    problem: Problem,
+    count: int,
+    usual: float | None,
+    period: Period,
+    *,
+    escalates: bool,
+) -> ProblemStatus:
+    if _was_muted(problem, period):
         return ProblemStatus.MUTED
-    if usual is None or problem.first_seen >= period.start:
+    if problem.first_seen >= period.start:
         return ProblemStatus.NEW
     regressed_at = problem.regressed_at
     if regressed_at and period.start <= regressed_at < period.end:
         return ProblemStatus.REGRESSED
+    if usual is None or not escalates:
+        return ProblemStatus.ONGOING
     if count >= ESCALATING_COUNT and count > ESCALATING_FACTOR * usual:
         return ProblemStatus.ESCALATING
     return ProblemStatus.ONGOING
@@ -164,10 +205,13 @@ def _status(
 def _problem_row(
     problem: Problem,
     count: int,
-    facets: Mapping[str, list[str]],
+    accounts: int,
+    call_sites: tuple[str, ...],
     servers: tuple[str, ...],
-    history: tuple[int | None, ...],
+    history: Counts,
     period: Period,
+    *,
+    escalates: bool,
 ) -> ProblemCountRow:
     usual = _usual(history, period.length)
     return ProblemCountRow(
@@ -181,10 +225,10 @@ def _problem_row(
         first_seen=problem.first_seen,
         last_seen=problem.last_seen,
         count=count,
-        accounts=len(facets[Facet.ACCOUNT]),
+        accounts=accounts,
         servers=servers,
-        call_sites=tuple(facets[Facet.CALL_SITE][:CALL_SITES_SHOWN]),
+        call_sites=call_sites,
         history=history,
         usual=usual,
-        status=_status(problem, count, usual, period),
+        status=_status(problem, count, usual, period, escalates=escalates),
     )

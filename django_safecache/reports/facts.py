@@ -191,11 +191,25 @@ class ProblemCountRow:
     call_sites: tuple[str, ...]
     history: tuple[int | None, ...]
     """Occurrences on each of the 14 days that end where the period starts, the first
-    of them first; None for days that ended before the problem was first seen."""
+    of them first; None for days that nothing is known of any more, or that ended
+    before the problem was first seen. Longer ago they may be days of UTC."""
     usual: float | None
-    """The mean of those, for as long a time as the period; None for a new problem."""
+    """The mean of those, for as long a time as the period; None without any."""
     status: ProblemStatus
     """What it was in the period, where `state` is what it is now."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorstProblems:
+    """What is to be told first of the problems of a period, and what all of them are.
+
+    `numbers` is how many problems there are by status; `occurrences` by kind, without
+    those of problems that were muted.
+    """
+
+    told: tuple[ProblemCountRow, ...]
+    numbers: Mapping[str, int]
+    occurrences: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

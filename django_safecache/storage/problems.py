@@ -133,7 +133,7 @@ def _see_again(problem: Problem, seen: Iterable[datetime], using: str) -> None:
     """Move what is known of `problem`: the first time only down, the last only up.
 
     Each update repeats its condition, because other writers do the same at the same
-    time.
+    time. From when until when it was muted is kept: reports of that time go by it.
     """
     first, last = min(seen), max(seen)
     row = Problem.objects.using(using).filter(pk=problem.pk)
@@ -147,7 +147,7 @@ def _see_again(problem: Problem, seen: Iterable[datetime], using: str) -> None:
             ).update(state=ProblemState.REGRESSED, regressed_at=min(later))
     elif problem.state == ProblemState.MUTED:
         row.filter(state=ProblemState.MUTED, muted_until__lte=last).update(
-            state=ProblemState.OPEN, **_NOT_MUTED
+            state=ProblemState.OPEN, muted_above=None
         )
     if problem.last_seen < last:
         row.filter(last_seen__lt=last).update(last_seen=last)

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.db.models import Min, Q
 
-from django_safecache.conf import RetentionDays
+from django_safecache.conf import PROBLEM_HOURS_FOR, RetentionDays
 from django_safecache.models import (
     CacheDigest,
     DigestMail,
@@ -34,9 +34,6 @@ from django_safecache.recording import leftovers
 from django_safecache.storage.folding import BUCKET
 from django_safecache.storage.locking import locked
 
-# A problem is compared with the 14 days before any day that may still be mailed. There
-# are few such rows: problems are as many as causes, and most hours have none.
-PROBLEM_HOURS_FOR = timedelta(days=20)
 # The longest period of the dashboard: on how many accounts is asked of no longer one.
 FACETS_FOR = timedelta(days=90)
 # A process that was suspended for so long does not come back.

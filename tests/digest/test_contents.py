@@ -6,6 +6,8 @@ import pytest
 from stored import at, counted, occurred, reporting
 
 from django_safecache.digest.contents import compose
+from django_safecache.digest.rendering import render
+from django_safecache.models import Horizon, Resolution
 
 pytestmark = pytest.mark.django_db
 
@@ -56,6 +58,21 @@ class TestDay:
         digest = compose(DAY)
         assert len(digest.hours) == 24
         assert digest.hours[0].totals.hits == 5
+
+    def test_a_day_before_that_is_known_as_part_of_longer_times_only_is_no_data(
+        self, settings
+    ):
+        """Two days would be compared with one, or hours of one with the other."""
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": "Asia/Kolkata"}}
+        for hour in range(72):
+            counted(at(2025, 1, 12) + timedelta(hours=hour), hits=1)
+        assert compose(DAY).before.hits == 24
+        Horizon.objects.update_or_create(
+            resolution=Resolution.FIVE_MINUTES,
+            defaults={"kept_from": at(2025, 1, 13, 12)},
+        )
+        digest = compose(DAY)
+        assert (digest.totals.hits, digest.before) == (24, None)
 
 
 class TestSilence:
@@ -114,6 +131,18 @@ class TestProblems:
         ]
         assert told == [["a"], ["b"], ["b2"], ["c", "d"]]
         assert digest.muted == 1
+
+    def test_many_that_occur_more_often_hide_no_new_one(self):
+        long_ago = NOON - timedelta(days=40)
+        for _ in range(60):
+            occurred(NOON, kind="browser", first_seen=long_ago, count=2)
+        for _ in range(3):
+            occurred(NOON, kind="application", exception="payments.ChargedTwice")
+        mail = render(compose(DAY))
+        assert mail.subject.endswith("3 new, 3 exceptions, 120 browser errors")
+        assert mail.text.count("payments.ChargedTwice") == 3
+        assert "Ongoing (60)" in mail.text
+        assert "... and 13 more." in mail.text
 
     def test_those_of_other_days_are_not(self):
         occurred(NOON - timedelta(days=1))

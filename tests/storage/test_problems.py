@@ -110,7 +110,7 @@ class TestMutedUntilADate:
         process.fail(HOUR)
         problem = Problem.objects.get()
         assert problem.state == ProblemState.OPEN
-        assert (problem.muted_until, problem.muted_above) == (None, None)
+        assert (problem.muted_until, problem.muted_above) == (AT_NOON + HOUR, None)
 
     def test_one_that_occurred_before_the_date_and_is_stored_after_it_does_not(
         self, process

@@ -1,0 +1,115 @@
+"""What problems are compared with, when rows of hours are kept for some weeks only."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.utils import timezone
+from stored import at
+
+from django_safecache import reports
+from django_safecache.conf import RetentionDays
+from django_safecache.models import Problem, ProblemCount, Resolution, Writer
+from django_safecache.reports import Period
+from django_safecache.reports.days_before import DaysBefore
+from django_safecache.storage import roll_up
+
+pytestmark = pytest.mark.django_db
+
+NOW = at(2025, 11, 24, 0, 10)
+NOON = at(2025, 11, 24, 12)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch):
+    monkeypatch.setattr(timezone, "now", lambda: NOW)
+
+
+def occurred_every_day(days, *, count=100):
+    """A problem that was seen first long ago, and `count` times at each noon since."""
+    problem = Problem.objects.create(
+        fingerprint="often", first_seen=NOW - 400 * DAY, last_seen=NOW - DAY
+    )
+    for number in range(1, days + 1):
+        ProblemCount.objects.create(
+            problem=problem,
+            resolution=Resolution.FIVE_MINUTES,
+            bucket=NOON - number * DAY,
+            writer="w",
+            count=count,
+        )
+    Writer.objects.create(
+        name="w", host="h", pid=1, started=NOW - 400 * DAY, last_flush=NOW, settled=NOW
+    )
+
+
+def roll(hour=12, day=365):
+    retention = RetentionDays(five_minutes=2, hour=hour, day=day)
+    roll_up(NOW, using="default", retention=retention)
+
+
+class TestTheSameEveryDay:
+    @pytest.mark.parametrize(
+        ("hours", "whole", "known"),
+        [
+            (1, Resolution.FIVE_MINUTES, 14),
+            (24, Resolution.HOUR, 14),
+            (7 * 24, Resolution.HOUR, 14),
+            (7 * 24 - 5, Resolution.HOUR, 13),  # hours are kept for 20 days
+            (90 * 24, Resolution.DAY, 14),  # of UTC
+        ],
+    )
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
+    def test_it_is_as_usual_in_every_period(self, settings, hours, whole, known, zone):
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": zone}}
+        occurred_every_day(120)
+        roll()
+        period = reports.answerable(Period.last(hours=hours, now=NOW, whole=whole))
+        for row in reports.problems(period):
+            assert row.status == "ongoing"
+            assert row.history == (*[None] * (14 - known), *[100] * known)
+            assert row.usual == pytest.approx(100 * (period.length / DAY))
+
+    @pytest.mark.parametrize("hour", [1, 7, 12])
+    def test_nor_does_it_depend_on_how_long_hours_are_kept(self, hour):
+        occurred_every_day(60)
+        roll(hour=hour)
+        yesterday = Period.for_day(date(2025, 11, 23), ZoneInfo("UTC"))
+        (row,) = reports.problems(yesterday)
+        assert (row.status, row.history) == ("ongoing", (100,) * 14)
+
+
+class TestTooFewDays:
+    @pytest.mark.parametrize(
+        ("ago", "status"), [(18 * DAY, "ongoing"), (17 * DAY, "escalating")]
+    )
+    def test_nothing_escalates(self, ago, status):
+        """Of the days before, rows of hours are there of two, and of three."""
+        occurred_every_day(40, count=1)
+        ProblemCount.objects.filter(bucket=NOON - ago).update(count=100)
+        roll(hour=18)
+        (row,) = reports.problems(Period(NOON - ago, NOON - ago + DAY))
+        assert (row.status, row.usual) == (status, 1)
+
+    def test_without_any_an_old_problem_is_not_new(self):
+        occurred_every_day(60)
+        roll(day=30)
+        (row,) = reports.problems(Period(NOON - 30 * DAY, NOON - 29 * DAY))
+        assert (row.status, row.usual) == ("ongoing", None)
+        assert row.history == (None,) * 14
+
+
+class TestClocks:
+    @pytest.mark.parametrize("hour", [0, 1])
+    def test_in_the_hour_that_comes_twice_the_days_end_where_the_period_starts(
+        self, settings, hour
+    ):
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": "Europe/Berlin"}}
+        moment = at(2025, 10, 26, hour, 30)
+        days = DaysBefore.of(moment).days
+        assert days[-1].end == moment
+        assert days[-1].start == at(2025, 10, 25, 0, 30)
+        assert len(days) == 14
