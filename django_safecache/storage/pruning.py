@@ -36,7 +36,9 @@ from django_safecache.storage.locking import locked
 
 # The longest period of the dashboard: on how many accounts is asked of no longer one.
 FACETS_FOR = timedelta(days=90)
-# A process that was suspended for so long does not come back.
+# A process that was suspended for so long does not come back, nor does one that has
+# ended after `DEAD_AFTER`: it would be counted twice, for with its row goes what says
+# that its totals are rolled up.
 BURIED_AFTER = timedelta(days=30)
 # What a process that ended left behind may be stored for so long, and is known by its
 # writer's row alone to be counted already. A day more, for clocks that differ.

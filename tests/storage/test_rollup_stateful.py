@@ -101,11 +101,18 @@ class Rollups(RuleBasedStateMachine):
         process.counted["hits", bucket] += hits
         process.counted["count", bucket] += fails
 
-    @rule(process=processes, counts_on=st.booleans(), ended=st.booleans())
-    def suspend(self, process, counts_on, ended):
+    def is_buried(self, process):
+        """Who is silent for so long does not come back, see `storage.pruning`."""
+        if process.last_flush is None:
+            return False
+        silent = timedelta(days=2 if process.ended else 30)
+        return self.now - process.last_flush > silent
+
+    @rule(process=processes, counts_on=st.booleans())
+    def suspend(self, process, counts_on):
         """Stopped between storing and knowing it, given up for dead, and back again."""
         self.count(process, SERVERS[0], 1, True)
-        self.flush(process, "unknown", ended)
+        self.flush(process, "unknown", False)
         if counts_on:
             self.count(process, SERVERS[0], 1, True)
         self.clock.now += 3 * 86_400
@@ -122,6 +129,8 @@ class Rollups(RuleBasedStateMachine):
         ended=st.booleans(),
     )
     def flush(self, process, outcome, ended):
+        if self.is_buried(process):
+            return
         snapshot = process.recorder.snapshot()
         with transaction.atomic():
             left_out = store(snapshot, using="default", zone=UTC, ended=ended)
