@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import structlog
 from cache_server import Memcached, free_port
 from django.core.cache import caches
 from hypothesis import HealthCheck, settings
@@ -95,6 +96,8 @@ def _nothing_left():
     they lost is forgotten: the next test's server may be given the same free port."""
     yield
     unwritten._by_server.clear()
+    # Who captures its events leaves it configured, and logs then go another way.
+    structlog.reset_defaults()
     for each in caches.all(initialized_only=True):
         if isinstance(each, SafeCache):
             each.disconnect_all()
