@@ -61,11 +61,6 @@ def ids_of(places: Iterable[CachePlace], using: str) -> dict[str, int]:
 
 
 def _known(fingerprints: Collection[str], using: str) -> dict[str, int]:
-    wanted = sorted(fingerprints)
-    return {
-        fingerprint: pk
-        for start in range(0, len(wanted), BATCH_SIZE)
-        for fingerprint, pk in CachePlace.objects.using(using)
-        .filter(fingerprint__in=wanted[start : start + BATCH_SIZE])
-        .values_list("fingerprint", "pk")
-    }
+    places = CachePlace.objects.using(using)
+    found = places.in_bulk(sorted(fingerprints), field_name="fingerprint")
+    return {fingerprint: place.pk for fingerprint, place in found.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 
 from django.db.models import Sum
 
@@ -26,9 +26,7 @@ from django_safecache.models import (
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.samples import MAX_SAMPLES, Sample
 from django_safecache.recording.snapshots import Snapshot
-
-BATCH_SIZE = 200
-HOUR = timedelta(hours=1)
+from django_safecache.storage.upserts import BATCH_SIZE
 
 _NOT_MUTED = {"muted_at": None, "muted_until": None, "muted_above": None}
 
@@ -106,14 +104,8 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
 
 
 def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
-    wanted = sorted(fingerprints)
-    return {
-        problem.fingerprint: problem
-        for start in range(0, len(wanted), BATCH_SIZE)
-        for problem in Problem.objects.using(using).filter(
-            fingerprint__in=wanted[start : start + BATCH_SIZE]
-        )
-    }
+    problems = Problem.objects.using(using)
+    return problems.in_bulk(sorted(fingerprints), field_name="fingerprint")
 
 
 def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
