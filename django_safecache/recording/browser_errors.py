@@ -114,7 +114,7 @@ class BrowserErrors:
 
     def count(self, recorder: Recorder, error: BrowserError) -> None:
         """Count `error`, on the account of the request that reports it."""
-        cause = recorder.cause(KIND, error.name, None, error.message)
+        cause = recorder.causes.of(KIND, error.name, None, error.message)
         cause, place = self._bounded(cause, error.call_site)
         recorder.occurred(
             cause,

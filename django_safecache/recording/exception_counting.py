@@ -69,7 +69,7 @@ def count(
 
 def cause_of_exception(recorder: Recorder, exception: BaseException) -> Cause:
     """The cause that `exception` is an occurrence of."""
-    return recorder.cause(
+    return recorder.causes.of(
         KIND, class_name(exception), _errno(exception), told(exception)
     )
 

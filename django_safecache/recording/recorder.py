@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timezone
 
 from django_safecache.forks import in_forked_child
@@ -98,7 +98,7 @@ class Recorder:
         self._samples = Samples()
         self._settled = 0.0
         self._dropped = 0
-        self._causes = Causes(self._fingerprint)
+        self.causes = Causes(self._fingerprint)
         self.writer = WriterIdentity.of_this_process(_moment(self._clock()))
 
     def observe(self, outcome: Outcome) -> None:
@@ -164,19 +164,6 @@ class Recorder:
                 "release": self._release,
             }
             self._look(seen(), facets, tally, occurrences)
-
-    def cause(
-        self,
-        kind: str,
-        exception: str,
-        errno: int | None,
-        text: str,
-        *,
-        keys: Iterable[object] = (),
-        server: str = "",
-    ) -> Cause:
-        """The cause of a failure, remembered: see `Causes`."""
-        return self._causes.of(kind, exception, errno, text, keys=keys, server=server)
 
     def drop(self) -> None:
         """Count a detail that was not kept because there were too many."""
@@ -255,7 +242,7 @@ class Recorder:
                 if now < buckets.end and occurrences.again(known_as, now):
                     continue
             self.occurred(
-                self.cause(*told, keys=outcome.keys, server=server),
+                self.causes.of(*told, keys=outcome.keys, server=server),
                 sightings.here,
                 alias=alias,
                 server=server,

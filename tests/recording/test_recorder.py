@@ -398,7 +398,7 @@ class TestProblems:
             return Sighting("here", lambda: "a stack")
 
         recorder = Recorder(account=account, clock=clock)
-        cause = recorder.cause("epipe", "", None, "")
+        cause = recorder.causes.of("epipe", "", None, "")
         for _ in range(120):
             recorder.occurred(cause, seen)
         assert asked == {"account": 50, "seen": 50}
@@ -409,7 +409,7 @@ class TestProblems:
 
     def test_an_account_that_was_read_already_is_kept_of_each(self):
         recorder = Recorder(clock=Clock())
-        cause = recorder.cause("application", "", None, "")
+        cause = recorder.causes.of("application", "", None, "")
         for number in range(120):
             seen = Sighting("here", lambda: "")
             recorder.occurred(cause, lambda seen=seen: seen, account=str(number))

@@ -9,7 +9,7 @@ from django_safecache.recording.sightings import Sighting
 
 def make_recorder():
     recorder = Recorder(clock=Clock())
-    return recorder, recorder.cause("epipe", "", None, "")
+    return recorder, recorder.causes.of("epipe", "", None, "")
 
 
 def occur(recorder, cause, site, taken=None):
@@ -58,7 +58,7 @@ class TestTaking:
         recorder = Recorder(clock=Clock())
         for number in range(3 * MAX_WAITING):
             word = "".join("abcdefghij"[int(digit)] for digit in str(number))
-            occur(recorder, recorder.cause("epipe", "", None, word), "a")
+            occur(recorder, recorder.causes.of("epipe", "", None, word), "a")
         assert len(recorder.snapshot().samples) == MAX_WAITING
 
     def test_a_forked_child_starts_without_any(self):

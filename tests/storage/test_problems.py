@@ -38,7 +38,7 @@ class Process:
             self.flush()
 
     def see(self, site, text="a stack"):
-        cause = self.recorder.cause("epipe", "", None, "x")
+        cause = self.recorder.causes.of("epipe", "", None, "x")
         self.recorder.occurred(cause, lambda: Sighting(site, lambda: text))
 
     def flush(self, *, forget=True):
