@@ -27,7 +27,7 @@ from django_safecache.models import (
     Problem,
     ProblemState,
 )
-from django_safecache.muting import MutingForm, ProblemActionForm, not_muted
+from django_safecache.muting import MutingForm, ProblemActionForm
 from django_safecache.muting import described as muting_told
 
 FACETS_SHOWN = 50
@@ -143,7 +143,7 @@ class ProblemAdmin(StoredAdmin[Problem]):
 
     @admin.action(permissions=["resolve"], description=_("Resolve: it is mended"))
     def resolve(self, request: HttpRequest, queryset: QuerySet[Problem]) -> None:
-        values = {"resolved_at": timezone.now(), **not_muted()}
+        values = {"resolved_at": timezone.now(), **Problem.NOT_MUTED}
         self._set(request, queryset, ProblemState.RESOLVED, **values)
 
     @admin.action(permissions=["resolve"], description=_("Mute: do not mail it"))
@@ -157,7 +157,7 @@ class ProblemAdmin(StoredAdmin[Problem]):
 
     @admin.action(permissions=["resolve"], description=_("Reopen"))
     def reopen(self, request: HttpRequest, queryset: QuerySet[Problem]) -> None:
-        values = {"resolved_at": None, **not_muted()}
+        values = {"resolved_at": None, **Problem.NOT_MUTED}
         self._set(request, queryset, ProblemState.OPEN, **values)
 
     def _set(

@@ -14,10 +14,10 @@ Written by `storage`, read by `reports`. Three rules hold for all of them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -249,6 +249,13 @@ class Problem(models.Model):
     others when they have not been seen for long: no two are ever made one.
     """
 
+    NOT_MUTED: ClassVar[Mapping[str, None]] = {
+        "muted_at": None,
+        "muted_until": None,
+        "muted_above": None,
+    }
+    """The columns of a problem that is not."""
+
     fingerprint = models.CharField(max_length=64)
     algorithm = models.PositiveSmallIntegerField(
         default=1, help_text=_("Version of the rules the fingerprint was made by.")
@@ -456,8 +463,13 @@ class Writer(models.Model):
 class Horizon(models.Model):
     """How far back the rows of one resolution that have no writer go.
 
+    They are deleted `GRACE` later than is said here: who has just asked where they
+    begin still finds them, for as long as it takes to read them.
+
     Whoever rolls up or prunes holds the row of `Resolution.DAY` locked.
     """
+
+    GRACE = timedelta(hours=1)
 
     resolution = models.PositiveSmallIntegerField(
         choices=Resolution.choices, primary_key=True

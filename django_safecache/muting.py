@@ -57,11 +57,6 @@ class ProblemActionForm(ActionForm):
     )
 
 
-def not_muted() -> dict[str, Any]:
-    """The columns of a problem that is not muted."""
-    return dict.fromkeys(("muted_at", "muted_until", "muted_above"))
-
-
 def described(problem: Problem) -> str:
     """What ends the muting of `problem`, in words; empty if nothing does."""
     until, above = problem.muted_until, problem.muted_above

@@ -23,7 +23,13 @@ from django.db.models import (
 
 from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
-from django_safecache.models import CacheDigest, CachePlace, Resolution, Together
+from django_safecache.models import (
+    CacheDigest,
+    CachePlace,
+    Horizon,
+    Resolution,
+    Together,
+)
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
 from django_safecache.reports.facts import (
@@ -37,7 +43,6 @@ from django_safecache.reports.facts import (
 )
 from django_safecache.reports.processes import covers, reporting
 from django_safecache.reports.rows import (
-    GRACE,
     LONGER,
     answerable,
     kept,
@@ -230,7 +235,7 @@ def _sums(found: _Found, *by: str, of_loaders: bool) -> list[_Sums]:
 
 def _in_steps(period: Period, step: timedelta) -> tuple[Period, timedelta, Resolution]:
     """Steps that there are rows for, and the longest rows that each is made of."""
-    since = kept(grace=GRACE)
+    since = kept(grace=Horizon.GRACE)
     start = period.start
     longest = longest_in(start, step)
     while longest in since and start < since[longest] and longest in LONGER:

@@ -17,9 +17,9 @@ from django.db.models import Q, Sum
 from django.utils import timezone
 
 from django_safecache.conf import PROBLEM_HOURS_FOR, get_settings
-from django_safecache.models import ProblemCount, Resolution
+from django_safecache.models import Horizon, ProblemCount, Resolution
 from django_safecache.reports.facts import Period
-from django_safecache.reports.rows import GRACE, kept
+from django_safecache.reports.rows import kept
 
 HISTORY_DAYS = 14
 DAY = timedelta(days=1)
@@ -37,9 +37,9 @@ class DaysBefore:
 
     @classmethod
     def of(cls, moment: datetime) -> DaysBefore:
-        since = dict(kept(grace=GRACE))
+        since = dict(kept(grace=Horizon.GRACE))
         if hours := since.get(Resolution.HOUR):
-            hours = min(hours, timezone.now() - PROBLEM_HOURS_FOR - GRACE)
+            hours = min(hours, timezone.now() - PROBLEM_HOURS_FOR - Horizon.GRACE)
         days = _local_days(moment)
         if not hours or hours <= days[0].start:
             return cls(days, Resolution.HOUR, hours)

@@ -28,9 +28,6 @@ LONGER = {
     Resolution.HOUR: Resolution.DAY,
 }
 _SHORTER = {longer: shorter for shorter, longer in LONGER.items()}
-# Rows are there for an hour more than is said: an answerable period stays so for as
-# long as it takes to answer.
-GRACE = timedelta(hours=1)
 
 
 def answerable(period: Period) -> Period:
@@ -50,7 +47,7 @@ def kept(*, grace: timedelta = timedelta()) -> Kept:
 
 def to_read(period: Period) -> Period:
     """The period that is answered when `period` is asked for."""
-    return _widened(period, kept(grace=GRACE))
+    return _widened(period, kept(grace=Horizon.GRACE))
 
 
 def rows_of_writers(period: Period) -> Q:

@@ -28,8 +28,6 @@ from django_safecache.recording.samples import MAX_SAMPLES, Sample
 from django_safecache.recording.snapshots import Snapshot
 from django_safecache.storage.upserts import BATCH_SIZE
 
-_NOT_MUTED = {"muted_at": None, "muted_until": None, "muted_above": None}
-
 
 def store(snapshot: Snapshot, *, using: str, zone: tzinfo) -> dict[str, int]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
@@ -78,7 +76,7 @@ def _unmute(problem: Problem, since: datetime, using: str) -> int:
         pk=problem.pk, state=ProblemState.MUTED, muted_above=problem.muted_above
     )
     return row.filter(muted_at=problem.muted_at).update(
-        state=ProblemState.OPEN, **_NOT_MUTED
+        state=ProblemState.OPEN, **Problem.NOT_MUTED
     )
 
 

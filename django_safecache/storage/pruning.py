@@ -43,9 +43,6 @@ BURIED_AFTER = timedelta(days=30)
 # What a process that ended left behind may be stored for so long, and is known by its
 # writer's row alone to be counted already. A day more, for clocks that differ.
 LEFTOVERS_FOR = timedelta(seconds=leftovers.MAX_AGE) + timedelta(days=1)
-# Between the moment that rows are said to be gone and their deletion, so that who has
-# just asked where they begin still finds them.
-GRACE = timedelta(hours=1)
 BATCH_SIZE = 1000
 
 
@@ -84,11 +81,13 @@ def _prune_resolution(
     moved = horizon.filter(Q(kept_from=None) | Q(kept_from__lt=kept_from))
     moved.update(kept_from=kept_from)
     old = Q(writer="", resolution=resolution)
-    deleted = _by_time(CacheDigest, old & Q(bucket__lt=kept_from - GRACE), using)
+    deleted = _by_time(
+        CacheDigest, old & Q(bucket__lt=kept_from - Horizon.GRACE), using
+    )
     if resolution is Resolution.HOUR:
         kept_from = min(kept_from, now - PROBLEM_HOURS_FOR)
     return deleted + _by_time(
-        ProblemCount, old & Q(bucket__lt=kept_from - GRACE), using
+        ProblemCount, old & Q(bucket__lt=kept_from - Horizon.GRACE), using
     )
 
 

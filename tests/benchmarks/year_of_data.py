@@ -24,7 +24,6 @@ from django_safecache.models import (
 )
 from django_safecache.recording import histogram
 from django_safecache.storage.places import ids_of, place, sums_with
-from django_safecache.storage.pruning import GRACE
 
 SERVERS = 10
 KEY_GROUPS = 20
@@ -71,7 +70,7 @@ def fill(now: datetime) -> None:
     ):
         kept_from = resolution.start_of(now - timedelta(days=days))
         Horizon.objects.create(resolution=resolution, kept_from=kept_from)
-        start = resolution.start_of(kept_from - GRACE)
+        start = resolution.start_of(kept_from - Horizon.GRACE)
         rows(resolution, start, now - 2 * Resolution.FIVE_MINUTES.length)
         _problem_counts(resolution, start, now)
     store_now(now - Resolution.FIVE_MINUTES.length)
