@@ -316,9 +316,12 @@ class TestRunserver:
 
 
 def alive(pid):
-    """Not even as a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    """Whether any thread of it is: the last one to end closes what it listens on."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            (state, *_) = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            return True
+    return False
