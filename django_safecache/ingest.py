@@ -87,10 +87,6 @@ class Ingest:
         self.trouble = Trouble(self.database)
         self._next_flush = time.monotonic() + self.trouble.pause(self.interval)
 
-    @property
-    def flush_errors(self) -> int:
-        return self.trouble.errors
-
     def connect(self) -> None:
         """Start to store as `mode` says. Starts no thread and asks no database."""
         if self.mode in ("thread", "request"):
@@ -168,9 +164,7 @@ class Ingest:
                 snapshot,
                 using=self.database,
                 zone=self.zone,
-                flush_errors=self.trouble.errors,
-                last_error=self.trouble.last_error,
-                last_error_at=self.trouble.last_error_at,
+                errors=self.trouble.errors,
                 ended=ended,
             )
         # What a transaction of the caller's rolls back is to be stored again.
@@ -188,11 +182,7 @@ class Ingest:
         # the caller's it would do harm.
         if connection.connection is not None and not connection.in_atomic_block:
             store_trouble(
-                self.recorder.writer,
-                using=self.database,
-                flush_errors=self.trouble.errors,
-                last_error=self.trouble.last_error,
-                last_error_at=self.trouble.last_error_at,
+                self.recorder.writer, self.trouble.errors, using=self.database
             )
 
     def _store_leftovers(self) -> None:
@@ -216,9 +206,7 @@ class Ingest:
                 left.snapshot,
                 using=self.database,
                 zone=self.zone,
-                flush_errors=left.flush_errors,
-                last_error=left.last_error,
-                last_error_at=left.last_error_at,
+                errors=left.errors,
                 ended=True,
             )
         except Exception as error:
@@ -243,14 +231,10 @@ class Ingest:
         snapshot = self.recorder.snapshot()
         if not (snapshot.cells or snapshot.occurrences):
             return
-        trouble = self.trouble
-        left = Leftover(
-            snapshot, trouble.errors, trouble.last_error, trouble.last_error_at
-        )
         try:
             if self.leftovers is None:
                 raise FileNotFoundError("there is no folder for them")
-            self.leftovers.keep(left)
+            self.leftovers.keep(Leftover(snapshot, self.trouble.errors))
         except Exception as error:  # no such folder, read-only, full, not ours
             calls = sum(cell.counts["calls"] for cell in snapshot.cells)
             self._log_lost(calls=calls, reason=str(error))

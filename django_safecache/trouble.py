@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from django_safecache.events import get_logger
 from django_safecache.recording.fingerprints import scrubbed
+from django_safecache.recording.snapshots import FlushErrors
 
 LOG_INTERVAL = 60.0
 # So that the processes of a site, all started at once, do not store at once for ever.
@@ -23,19 +24,18 @@ class Trouble:
         self._database = database
         self._in_a_row = 0
         self._logged_at = float("-inf")
-        self.errors = 0
-        self.last_error = ""
-        """Class and scrubbed text; empty if there never was any."""
-        self.last_error_at: datetime | None = None
+        self.errors = FlushErrors()
 
     def add(self, error: Exception) -> None:
         """Count `error`, and log it unless one was logged within a minute."""
-        self.errors += 1
         self._in_a_row += 1
         # Of MySQL's drivers the first is a number; as a whole it would be quoted.
         text = scrubbed(" ".join(map(str, error.args)))
-        self.last_error = f"{type(error).__name__}: {text}"
-        self.last_error_at = datetime.now(timezone.utc)
+        self.errors = FlushErrors(
+            count=self.errors.count + 1,
+            last=f"{type(error).__name__}: {text}",
+            last_at=datetime.now(timezone.utc),
+        )
         now = time.monotonic()
         if now - self._logged_at < LOG_INTERVAL:
             return
@@ -43,7 +43,7 @@ class Trouble:
         get_logger().warning(
             "flush_failed",
             database=self._database,
-            errors=self.errors,
+            errors=self.errors.count,
             exception=type(error).__name__,
             message=text,
         )

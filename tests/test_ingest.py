@@ -110,7 +110,7 @@ class TestTrouble:
         ingest = make_ingest(database="nowhere")
         ingest.recorder.observe(make_outcome())
         assert not ingest.flush()
-        assert ingest.flush_errors == 1
+        assert ingest.trouble.errors.count == 1
 
     @pytest.mark.django_db
     def test_the_writers_row_says_why(self, make_ingest):
@@ -394,7 +394,8 @@ class TestProcesses:
             observe(1)
             time.sleep(0.2)
             from django.apps import apps
-            print(apps.get_app_config("django_safecache").ingest.flush_errors > 0)
+            ingest = apps.get_app_config("django_safecache").ingest
+            print(ingest.trouble.errors.count > 0)
         """
         assert run_process(tmp_path / "db.sqlite3", "thread", code) == ["True"]
 
@@ -403,7 +404,7 @@ class TestProcesses:
         code = """
             from django.apps import apps
             ingest = apps.get_app_config("django_safecache").ingest
-            print(ingest.flush(), ingest.flush_errors)
+            print(ingest.flush(), ingest.trouble.errors.count)
         """
         assert run_process(tmp_path / "db.sqlite3", "thread", code) == ["True", "0"]
 

@@ -136,10 +136,7 @@ def left_over(ingest, folder):
     """What a process would leave in a file, did it end now and could not store it."""
     snapshot, trouble = ingest.recorder.snapshot(), ingest.trouble
     assert snapshot.causes
-    leftover = Leftover(
-        snapshot, trouble.errors, trouble.last_error, trouble.last_error_at
-    )
-    Leftovers(folder, "site").keep(leftover)
+    Leftovers(folder, "site").keep(Leftover(snapshot, trouble.errors))
     (file,) = folder.glob("*.json")
     found = file.read_text()
     assert all(cause.fingerprint in found for cause in snapshot.causes)

@@ -34,7 +34,7 @@ class TestPause:
             trouble.add(OSError("gone"))
         trouble.over()
         assert max(pauses(trouble)) <= about(10)[1]
-        assert trouble.errors == 9
+        assert trouble.errors.count == 9
 
     def test_an_interval_above_the_longest_pause_stays(self):
         trouble = Trouble("default")
@@ -63,7 +63,7 @@ class TestTold:
     def test_without_names_numbers_and_values(self):
         trouble = Trouble("default")
         trouble.add(OSError(2002, "Can't connect to 'db.example.com' (115)"))
-        assert trouble.last_error.startswith("OSError: ")
-        assert "example" not in trouble.last_error
-        assert "115" not in trouble.last_error
-        assert trouble.last_error_at is not None
+        assert trouble.errors.last.startswith("OSError: ")
+        assert "example" not in trouble.errors.last
+        assert "115" not in trouble.errors.last
+        assert trouble.errors.last_at is not None

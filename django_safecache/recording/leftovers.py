@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from django_safecache.events import get_logger
-from django_safecache.recording.snapshots import Snapshot
+from django_safecache.recording.snapshots import FlushErrors, Snapshot
 
 # An outage of hours with workers that are replaced every minute; 10 kB each, as a rule.
 MAX_FILES = 1000
@@ -35,9 +35,7 @@ class Leftover:
     """What a process would have stored last, and the trouble it had with that."""
 
     snapshot: Snapshot
-    flush_errors: int
-    last_error: str
-    last_error_at: datetime | None
+    errors: FlushErrors
 
 
 class Leftovers:

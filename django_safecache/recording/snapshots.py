@@ -32,6 +32,16 @@ class WriterIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushErrors:
+    """How often a process could not store its totals, and why not the last time."""
+
+    count: int = 0
+    last: str = ""
+    """Class and scrubbed text; empty if there never was any."""
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What the recorder holds: for each bucket the writer's totals so far."""
 

@@ -23,7 +23,7 @@ from django_safecache.models import (
 )
 from django_safecache.recording import histogram
 from django_safecache.recording.fingerprints import shortened
-from django_safecache.recording.snapshots import Snapshot, WriterIdentity
+from django_safecache.recording.snapshots import FlushErrors, Snapshot, WriterIdentity
 from django_safecache.storage import problems
 from django_safecache.storage.places import ids_of, place
 from django_safecache.storage.upserts import (
@@ -33,6 +33,7 @@ from django_safecache.storage.upserts import (
     upsert,
 )
 
+NO_ERRORS = FlushErrors()
 WRITER_TROUBLE = ("flush_errors", "last_error", "last_error_at")
 
 _Row = TypeVar("_Row", CacheDigest, ProblemCount)
@@ -44,9 +45,7 @@ def store(
     *,
     using: str,
     zone: tzinfo,
-    flush_errors: int = 0,
-    last_error: str = "",
-    last_error_at: datetime | None = None,
+    errors: FlushErrors = NO_ERRORS,
     ended: bool = False,
 ) -> int:
     """Make the database say what `snapshot` says. Raises what the database raises.
@@ -69,9 +68,7 @@ def store(
             snapshot,
             using,
             ended=snapshot.taken if ended else None,
-            flush_errors=flush_errors,
-            last_error=last_error,
-            last_error_at=last_error_at,
+            errors=errors,
         )
         cells = _cells(snapshot, places)
         counts = _counts(snapshot, found)
@@ -89,27 +86,14 @@ def store(
     return left_out
 
 
-def store_trouble(
-    writer: WriterIdentity,
-    *,
-    using: str,
-    flush_errors: int,
-    last_error: str,
-    last_error_at: datetime | None,
-) -> None:
+def store_trouble(writer: WriterIdentity, errors: FlushErrors, *, using: str) -> None:
     """Say on the row of `writer` why its totals are not stored. Raises as `store`."""
-    row = _writer(
-        writer,
-        last_flush=writer.started,
-        flush_errors=flush_errors,
-        last_error=last_error,
-        last_error_at=last_error_at,
-    )
+    row = _writer(writer, errors, last_flush=writer.started)
     upsert([row], using, key=("name",), totals=WRITER_TROUBLE)
 
 
 def _see_writer(
-    snapshot: Snapshot, using: str, *, ended: datetime | None, **values: Any
+    snapshot: Snapshot, using: str, *, ended: datetime | None, errors: FlushErrors
 ) -> datetime:
     """Lock the writer's row and bring it up to date; what starts before the result
     must not be stored.
@@ -118,11 +102,11 @@ def _see_writer(
     """
     writer = _writer(
         snapshot.writer,
+        errors,
         last_flush=snapshot.taken,
         ended=ended,
         settled=snapshot.settled_before,
         dropped=snapshot.dropped,
-        **values,
     )
     upsert([writer], using, key=("name",), totals=("dropped", *WRITER_TROUBLE))
     row = _row_of(snapshot.writer, using)
@@ -209,12 +193,14 @@ def _first_bucket(snapshot: Snapshot) -> datetime:
     return min(buckets, default=snapshot.taken)
 
 
-def _writer(writer: WriterIdentity, *, last_error: str, **values: Any) -> Writer:
+def _writer(writer: WriterIdentity, errors: FlushErrors, **values: Any) -> Writer:
     return Writer(
         name=shortened(writer.name, WRITER_LENGTH),
         host=shortened(writer.host, HOST_LENGTH),
         pid=writer.pid,
         started=writer.started,
-        last_error=shortened(last_error, ERROR_LENGTH),
+        flush_errors=errors.count,
+        last_error=shortened(errors.last, ERROR_LENGTH),
+        last_error_at=errors.last_at,
         **values,
     )

@@ -141,7 +141,7 @@ def go_through(process, begin, end):
     """Count in the trouble and after it; what the writer's row says then."""
     begin()
     process("observe(4)")
-    process.wait_for("ingest.flush_errors >= 2")
+    process.wait_for("ingest.trouble.errors.count >= 2")
     process("observe(50)")
     end()
     process.wait_for("stored() == 57")
@@ -200,7 +200,7 @@ class TestTrouble:
         """As SQLite is, when it may not have one more page."""
         process('options(init_command="PRAGMA max_page_count=1")')
         process('[observe(1, f"server {n}") for n in range(1000)] and None')
-        process.wait_for("ingest.flush_errors >= 2")
+        process.wait_for("ingest.trouble.errors.count >= 2")
         process('options(init_command="")')
         process.wait_for("stored() == 1003")
         assert "full" in process("told()")[0][1]

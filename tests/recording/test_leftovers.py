@@ -19,6 +19,7 @@ from django_safecache.recording.leftovers import (
     Leftovers,
 )
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.snapshots import FlushErrors
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def leftover():
         make_outcome(keys=("b",), unavailable=1, failures=(make_failure(),))
     )
     snapshot = recorder.snapshot()
-    return Leftover(snapshot, 2, "OSError: gone", snapshot.taken)
+    return Leftover(snapshot, FlushErrors(2, "OSError: gone", snapshot.taken))
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ class TestStoring:
         assert not list(folder.glob("*.json"))
         assert list(folder.glob("*.refused"))
         assert "counts_lost" in caplog.text
-        assert ingest.flush_errors == 0
+        assert ingest.trouble.errors.count == 0
 
     def test_a_database_in_trouble_loses_nothing(
         self, folder, leftovers, leftover, ingest
@@ -167,7 +168,7 @@ class TestStoring:
         finally:
             with connection.schema_editor() as schema:
                 schema.create_model(CacheDigest)
-        assert ingest.flush_errors == 1
+        assert ingest.trouble.errors.count == 1
         assert next(file for file, _ in leftovers.each()) == second
         assert not first.exists()
         assert len(list(folder.glob("*.json"))) == 2

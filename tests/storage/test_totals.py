@@ -20,6 +20,7 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.snapshots import FlushErrors
 from django_safecache.storage import store
 
 pytestmark = pytest.mark.django_db
@@ -286,7 +287,7 @@ class TestWriters:
     def test_a_flush_tells_of_the_writer(self, recorder, clock):
         flush(recorder)
         clock.now += 10
-        flush(recorder, flush_errors=3)
+        flush(recorder, errors=FlushErrors(3))
         writer = Writer.objects.get()
         assert writer.name == recorder.writer.name
         assert (writer.host, writer.pid) == (recorder.writer.host, os.getpid())
