@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from django_safecache.models import (
+from django_safecache.models import ALL_SERVERS, CachePlace, Together
+from django_safecache.models.fields import (
     ALIAS_LENGTH,
-    ALL_SERVERS,
     KEY_GROUP_LENGTH,
     SERVER_LENGTH,
-    CachePlace,
-    Together,
     hash_of,
 )
 from django_safecache.recording.fingerprints import shortened

@@ -14,8 +14,6 @@ from datetime import datetime, tzinfo
 from django.db.models import Sum
 
 from django_safecache.models import (
-    CALL_SITE_LENGTH,
-    FACET_LENGTH,
     Problem,
     ProblemCount,
     ProblemFacet,
@@ -23,6 +21,7 @@ from django_safecache.models import (
     ProblemState,
     Resolution,
 )
+from django_safecache.models.fields import CALL_SITE_LENGTH, FACET_LENGTH
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.samples import MAX_SAMPLES, Sample
 from django_safecache.recording.snapshots import Snapshot

@@ -9,16 +9,13 @@ from typing import Any, TypeVar
 from django.db import transaction
 from django.db.models import QuerySet
 
-from django_safecache.models import (
+from django_safecache.models import CacheDigest, ProblemCount, Resolution, Writer
+from django_safecache.models.fields import (
     ALIAS_LENGTH,
     ERROR_LENGTH,
     HOST_LENGTH,
     SERVER_LENGTH,
     WRITER_LENGTH,
-    CacheDigest,
-    ProblemCount,
-    Resolution,
-    Writer,
     hash_of,
 )
 from django_safecache.recording import histogram
@@ -26,12 +23,7 @@ from django_safecache.recording.fingerprints import shortened
 from django_safecache.recording.snapshots import FlushErrors, Snapshot, WriterIdentity
 from django_safecache.storage import problems
 from django_safecache.storage.places import ids_of, place
-from django_safecache.storage.upserts import (
-    CELL_KEY,
-    CELL_TOTALS,
-    COUNT_KEY,
-    upsert,
-)
+from django_safecache.storage.upserts import CELL_KEY, CELL_TOTALS, COUNT_KEY, upsert
 
 NO_ERRORS = FlushErrors()
 WRITER_TROUBLE = ("flush_errors", "last_error", "last_error_at")
