@@ -73,11 +73,11 @@ _HOST = re.compile(
 _HEX = re.compile(
     r"\b0x[0-9A-Fa-f]+\b"
     r"|\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"
-    r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{8,}\b"
+    r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{6,}\b"
 )
-_NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*")
-# Of a list, which has another length each time.
-_NUMBERS = re.compile(r"<n>(?:,\s?<n>)+")
+_NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*(?:(?:st|nd|rd|th)\b)?")
+# A list, which has another length each time.
+_LIST = re.compile(r"(<n>|<text>)(?:,? (?:and|or) \1|,\s?\1){1,1000}")
 # Random letters and digits: keys of APIs, parts of tokens, identifiers in base 64.
 _TOKEN = re.compile(
     r"(?<![\w+/=-])(?=[\w+/=-]{0,200}\d)(?=[\w+/=-]{0,200}[A-Z])[A-Za-z0-9_+/=-]{20,}"
@@ -156,7 +156,7 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
     text = _NUMBER.sub("<n>", text)
-    text = _NUMBERS.sub("<n>", text)
+    text = _LIST.sub(r"\1", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
 
 
