@@ -9,32 +9,56 @@ from asgiref.sync import sync_to_async
 
 from django_safecache.apps import SafeCacheConfig
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def storing_at_shutdown(application: Application) -> Application:
-    """`application` with ASGI's lifespan, which Django does not have.
+    """`application`, which stores what it counted when the server shuts down.
 
-    When the server says that it shuts down, and has answered all requests, what was
-    counted since the last time is stored. Uvicorn ends by the signal it was sent, as it
-    should, and nothing else of Python's is called then.
+    That is told by ASGI's lifespan, when all requests have been answered. Uvicorn ends
+    by the signal it was sent, as it should; nothing else of Python's is called then. An
+    application that knows the lifespan is told of it; Django's does not.
     """
 
-    async def with_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    async def storing(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             await application(scope, receive, send)
             return
-        while True:
-            event = (await receive())["type"]
-            if event == "lifespan.shutdown":
-                ingest = SafeCacheConfig.ingest
-                if ingest is not None:
-                    await sync_to_async(ingest.close, thread_sensitive=False)()
-            await send({"type": f"{event}.complete"})
-            if event == "lifespan.shutdown":
-                return
+        is_known = False
 
-    return with_lifespan
+        async def receive_known() -> Message:
+            nonlocal is_known
+            is_known = True
+            return await receive()
+
+        async def send_when_stored(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):
+                await _store()
+            await send(message)
+
+        try:
+            await application(scope, receive_known, send_when_stored)
+        except Exception:  # so says one that does not know it, at once
+            if is_known:
+                raise
+        if not is_known:
+            await _lifespan(receive, send_when_stored)
+
+    return storing
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """That of an application which has nothing to do for it."""
+    event = ""
+    while event != "lifespan.shutdown":
+        event = (await receive())["type"]
+        await send({"type": f"{event}.complete"})
+
+
+async def _store() -> None:
+    ingest = SafeCacheConfig.ingest
+    if ingest is not None:
+        await sync_to_async(ingest.close, thread_sensitive=False)()
