@@ -59,23 +59,27 @@ def unmute_what_exceeds(
 
 def _unmute(problem: Problem, since: datetime, using: str) -> int:
     hour = Resolution.HOUR.start_of(since)
+    muted_at = max(hour, problem.muted_at or hour)
     counts = ProblemCount.objects.using(using).filter(
-        problem=problem,
-        resolution=Resolution.FIVE_MINUTES,
-        bucket__gte=max(hour, problem.muted_at or hour),
+        problem=problem, resolution=Resolution.FIVE_MINUTES, bucket__gte=muted_at
     )
     by_hour: defaultdict[datetime, int] = defaultdict(int)
     buckets = counts.values_list("bucket").annotate(Sum("count")).order_by()
     for bucket, count in buckets:
         by_hour[Resolution.HOUR.start_of(bucket)] += count
-    if max(by_hour.values(), default=0) <= (problem.muted_above or 0):
+    most = problem.muted_above or 0
+    until = min((hour for hour, count in by_hour.items() if count > most), default=None)
+    if until is None:
         return 0
     # As it was when it was looked at: it may have been muted anew in between.
     row = Problem.objects.using(using).filter(
         pk=problem.pk, state=ProblemState.MUTED, muted_above=problem.muted_above
     )
     return row.filter(muted_at=problem.muted_at).update(
-        state=ProblemState.OPEN, **Problem.NOT_MUTED
+        state=ProblemState.OPEN,
+        muted_above=None,
+        # Reports of the time before go by it.
+        muted_until=max(until, muted_at),
     )
 
 

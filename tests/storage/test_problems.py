@@ -147,7 +147,14 @@ class TestMutedUntilMoreThanSoManyAnHour:
         process.fail(HOUR + 50 * MINUTE, times=6)
         problem = Problem.objects.get()
         assert problem.state == ProblemState.OPEN
-        assert (problem.muted_at, problem.muted_above) == (None, None)
+        assert problem.muted_above is None
+
+    def test_from_when_until_when_it_was_muted_is_kept(self, process):
+        """By that a mail of a day before tells that it was."""
+        process.fail(3 * HOUR, times=11)
+        problem = Problem.objects.get()
+        assert problem.muted_at == AT_NOON + MINUTE
+        assert problem.muted_until == AT_NOON + 3 * HOUR
 
     def test_all_processes_are_counted_together(self):
         for _ in range(2):
