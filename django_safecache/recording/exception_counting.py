@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from functools import partial
@@ -20,6 +21,8 @@ raised again, and logged by Django. Later it is one that the site keeps and rais
 # Client errors that Django answers with 400, and anybody can cause any number of.
 _NOT_COUNTED = ("django_safecache", "django.security")
 _MARK = "_django_safecache_counted"
+_OS_ERRNO = vars(OSError)["errno"].__get__
+_ATTRIBUTES = vars(BaseException)["__dict__"].__get__
 
 
 class _Inside(threading.local):
@@ -75,39 +78,28 @@ def cause_of_exception(recorder: Recorder, exception: BaseException) -> Cause:
 
 
 def _errno(exception: BaseException) -> int | None:
-    errno = exception.errno if isinstance(exception, OSError) else None
+    # Not by a property of the site's own, which may do anything.
+    errno = _OS_ERRNO(exception) if isinstance(exception, OSError) else None
     # The site may raise one with any number, or what is none; the column has 32 bits.
     return errno if type(errno) is int and abs(errno) < 2**31 else None
 
 
-class _Mark:
-    """Left on an exception that was counted: which it was, for whom and when."""
-
-    __slots__ = ("account", "at", "exception_id")
-
-    def __init__(self, exception: BaseException, account: str) -> None:
-        self.exception_id = id(exception)
-        self.account = account
-        self.at = time.monotonic()
-
-    def covers(self, exception: BaseException, account: str) -> bool:
-        return (
-            # A copy is marked as its original is, and is raised in another thread.
-            self.exception_id == id(exception)
-            and (not account or not self.account or self.account == account)
-            and time.monotonic() - self.at < SAME_SECONDS
-        )
-
-    def __reduce__(self) -> tuple[type[bool], tuple[()]]:
-        """Exceptions are pickled: what is read elsewhere is no mark, and no account."""
-        return bool, ()
-
-
 def _is_first(exception: BaseException, account: str) -> bool:
-    """Whether `exception` has not been counted for `account`; now it has."""
-    marks = exception.__dict__
-    mark = marks.get(_MARK)
-    if isinstance(mark, _Mark) and mark.covers(exception, account):
-        return False
-    marks[_MARK] = _Mark(exception, account)
+    """Whether `exception` has not been counted for `account`; now it has.
+
+    Exceptions cannot be referred to weakly, so it is left on them: as numbers, because
+    the site may make JSON of its exceptions' attributes, or pickle them.
+    """
+    # A copy is marked as its original is, and is raised in another thread or process.
+    this = (os.getpid(), id(exception))
+    # Of the account no more than what tells it from another, in this process.
+    whose = hash(account) or 1 if account else 0
+    now = time.monotonic()
+    attributes = _ATTRIBUTES(exception)
+    match attributes.get(_MARK):
+        case (*marked, int(known), float(at)) if tuple(marked) == this:
+            same = whose == known or 0 in (whose, known)
+            if same and now - at < SAME_SECONDS:
+                return False
+    attributes[_MARK] = (*this, whose, now)
     return True

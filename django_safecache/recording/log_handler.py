@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django_safecache.recording.exception_counting import count, is_counted
 from django_safecache.recording.recorder import Recorder
@@ -24,6 +24,18 @@ class DigestHandler(logging.Handler):
 
     def __init__(self, level: int | str = logging.ERROR) -> None:
         super().__init__(level)
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """As of any handler, without its lock.
+
+        Counting is thread-safe, and calls the site's code (its account, the texts of
+        its exceptions): whoever logs would wait for that, and for ever if it waits for
+        a lock that they hold.
+        """
+        passed = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return passed
 
     def emit(self, record: logging.LogRecord) -> None:
         recorder = self.recorder

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import logging.config
+import threading
 
 import pytest
 from django.core.exceptions import SuspiciousOperation
@@ -141,6 +142,39 @@ class TestHarmlessness:
         monkeypatch.setattr(DigestHandler, "recorder", recorder)
         log(logger, ValueError("x"))
         assert [message for *_, message, _ in problems(recorder)] == ["x"]
+
+    def test_whoever_logs_waits_for_nobody_elses_account(self, logger, monkeypatch):
+        """It may be found out under a lock that they hold."""
+        asked, lock = threading.Event(), threading.Lock()
+
+        def account():
+            asked.set()
+            with lock:
+                return "acme"
+
+        recorder = Recorder(account=account, clock=Clock())
+        monkeypatch.setattr(DigestHandler, "recorder", recorder)
+        other = threading.Thread(target=log, args=(logger, ValueError("x")))
+        with lock:
+            other.start()
+            assert asked.wait(10)
+            third = threading.Thread(target=logger.error, args=["nothing raised"])
+            third.start()
+            third.join(10)
+            waits = third.is_alive()
+        other.join()
+        assert not waits
+        assert len(problems(recorder)) == 1
+
+    def test_filters_are_asked(self, recorder, logger):
+        (handler,) = [each for each in logger.handlers if type(each) is DigestHandler]
+        handler.addFilter(lambda record: record.name.startswith("shop."))
+        log(logger, ValueError("x"))
+        handler.addFilter(lambda record: False)
+        log(logger, KeyError("y"))
+        assert [exception for _, exception, *_ in problems(recorder)] == [
+            "builtins.ValueError"
+        ]
 
     def test_it_can_be_configured_by_its_path(self, recorder):
         handler = "django_safecache.recording.log_handler.DigestHandler"

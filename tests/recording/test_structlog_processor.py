@@ -108,6 +108,16 @@ class TestNative:
         assert count_exceptions(None, "error", event) is event
         assert counted(recorder) == 0
 
+    def test_what_cannot_be_compared_is_no_exception(self, recorder):
+        class Incomparable:
+            def __eq__(self, other):
+                raise RuntimeError
+
+            __hash__ = None
+
+        event = {"event": "failed", "exc_info": Incomparable()}
+        assert count_exceptions(None, "error", event) is event
+
     def test_true_where_nothing_was_raised_is_not_counted(self, recorder):
         # In a thread of its own: whoever runs the test may be handling something.
         event = {"event": "failed", "exc_info": True}
