@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from functools import partial
 from pathlib import Path
 
@@ -140,7 +140,11 @@ class Ingest:
 
     def _flush_here(self, *, own: bool, ended: bool) -> bool:
         try:
+            writer = self.recorder.writer
             self._store(ended=ended)
+            if self.recorder.writer != writer:
+                # It has another name now, under which there may be something to store.
+                self._store(ended=ended)
             self._ended = self._ended or ended
         except Exception as error:  # no table, no database, locked, read-only, full
             self.trouble.add(error)
@@ -160,7 +164,7 @@ class Ingest:
         # In a transaction of the caller's, a statement that fails must not break it.
         within = connections[self.database].in_atomic_block
         with transaction.atomic(using=self.database) if within else nullcontext():
-            left_out = store(
+            left_out_before = store(
                 snapshot,
                 using=self.database,
                 zone=self.zone,
@@ -169,11 +173,11 @@ class Ingest:
             )
         # What a transaction of the caller's rolls back is to be stored again.
         transaction.on_commit(
-            partial(self._stored, snapshot, left_out), using=self.database
+            partial(self._stored, snapshot, left_out_before), using=self.database
         )
 
-    def _stored(self, snapshot: Snapshot, left_out: int) -> None:
-        self.recorder.forget(snapshot, left_out=left_out)
+    def _stored(self, snapshot: Snapshot, left_out_before: datetime | None) -> None:
+        self.recorder.forget(snapshot, left_out_before=left_out_before)
         self._reported = True
 
     def _store_trouble(self) -> None:
@@ -202,7 +206,7 @@ class Ingest:
     def _store_leftover(self, left: Leftover, file: Path, leftovers: Leftovers) -> None:
         """Raises what says that there is no use in trying others now."""
         try:
-            left_out = store(
+            left_out_before = store(
                 left.snapshot,
                 using=self.database,
                 zone=self.zone,
@@ -219,11 +223,11 @@ class Ingest:
             self._log_lost(file=str(file), reason=reason)
             return
         file.unlink(missing_ok=True)
-        if left_out:
-            # Or they had been stored already, which nobody can tell any more.
+        if left_out_before:
+            # Or it had been stored already, which nobody can tell any more.
             reason = "the process had been given up for dead, and its time rolled up"
             self._log_lost(
-                writer=left.snapshot.writer.name, totals=left_out, reason=reason
+                writer=left.snapshot.writer.name, before=left_out_before, reason=reason
             )
 
     def _leave(self) -> None:

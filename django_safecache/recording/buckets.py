@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import repeat, starmap
 
@@ -38,6 +38,8 @@ class Bucket:
         self.start = start
         self.occurrences = occurrences
         self._state: _State = ({}, [])
+        self._offered: Mapping[Place, Cell] = {}
+        self._offered_before: Mapping[Place, Cell] = {}
 
     @property
     def cells(self) -> dict[Place, Cell]:
@@ -69,6 +71,27 @@ class Bucket:
         # these calls were added up together with it.
         if self._state is state:
             self._state = after
+
+    def offer(self) -> None:
+        """Remember what there is now: it is about to be stored."""
+        self._offered_before, self._offered = self._offered, self.cells
+        self.occurrences.offer()
+
+    def take_back(self, *, last: bool) -> None:
+        """Leave what has come since the last offer, or since the one before."""
+        offered = self._offered if last else self._offered_before
+        state = cells, taken = self._state
+        rest = {
+            place: cell.minus(offered[place]) if place in offered else cell
+            for place, cell in cells.items()
+            if cell != offered.get(place)
+        }
+        if self._state is not state:  # a destructor has counted something in between
+            self.take_back(last=last)
+            return
+        self._state = (rest, taken)
+        self._offered = self._offered_before = {}
+        self.occurrences.take_back(last=last)
 
 
 def _added(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from operator import add, attrgetter
+from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
 
 from django_safecache.memcached.outcomes import Outcome
@@ -102,6 +102,17 @@ class Cell(NamedTuple):
             duration_max=max(self.duration_max, *durations, 0.0),
             durations=tuple(map(add, self.durations, histogram.counted(durations))),
             failures=Counter(self.failures) + kinds if kinds else self.failures,
+        )
+
+    def minus(self, part: Cell) -> Cell:
+        """What this cell has more than it had when it was `part`."""
+        counts = {name: getattr(self, name) - getattr(part, name) for name in COUNTS}
+        return Cell(
+            **counts,
+            duration_sum=max(self.duration_sum - part.duration_sum, 0.0),
+            duration_max=self.duration_max,
+            durations=tuple(map(sub, self.durations, part.durations)),
+            failures=Counter(self.failures) - Counter(part.failures),
         )
 
     def totals(

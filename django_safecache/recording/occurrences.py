@@ -48,10 +48,12 @@ class FacetValue:
 class Place:
     """Where a problem occurred: how often, first and last when."""
 
-    __slots__ = ("count", "first_seen", "last_seen")
+    __slots__ = ("count", "first_seen", "last_seen", "offered", "offered_before")
 
     def __init__(self, now: float) -> None:
         self.count = 0
+        self.offered = 0
+        self.offered_before = 0
         self.first_seen = now
         self.last_seen = now
 
@@ -147,6 +149,21 @@ class Occurrences:
         self.facets += 1
         return True
 
+    def offer(self) -> None:
+        """Remember what there is now: it is about to be stored."""
+        for place in self._places():
+            place.offered_before, place.offered = place.offered, place.count
+
+    def take_back(self, *, last: bool) -> None:
+        """Leave what has come since the last offer, or since the one before."""
+        for place in self._places():
+            place.count -= place.offered if last else place.offered_before
+            place.offered = place.offered_before = 0
+
+    def _places(self) -> Iterator[Place]:
+        for tally in list(self._problems.values()):
+            yield from list(tally.places.values())
+
     def causes(self) -> Iterator[Cause]:
         for tally in list(self._problems.values()):
             yield tally.cause
@@ -154,6 +171,8 @@ class Occurrences:
     def totals(self, bucket: datetime) -> Iterator[OccurrenceTotals]:
         for fingerprint, tally in list(self._problems.items()):
             for (alias, server), place in list(tally.places.items()):
+                if not place.count:
+                    continue
                 yield OccurrenceTotals(
                     bucket=bucket,
                     fingerprint=fingerprint,

@@ -171,12 +171,17 @@ class Recorder:
             self._dropped += 1
 
     def snapshot(self) -> Snapshot:
-        """The totals of every bucket not yet forgotten. Changes nothing counted."""
+        """The totals of every bucket not yet forgotten, to be stored.
+
+        Changes nothing counted.
+        """
         with self._lock:
             now = self._clock()
             self._buckets.add_up(self._aside, now)
             self._buckets.close(now)
             held = [(_moment(bucket.start), bucket) for bucket in self._buckets]
+            for _, bucket in held:
+                bucket.offer()
             problems = [(start, bucket.occurrences) for start, bucket in held]
             causes = (cause for _, each in problems for cause in each.causes())
             return Snapshot(
@@ -202,25 +207,41 @@ class Recorder:
                 dropped=self._dropped,
             )
 
-    def forget(self, snapshot: Snapshot, *, left_out: int = 0) -> None:
+    def forget(
+        self, snapshot: Snapshot, *, left_out_before: datetime | None = None
+    ) -> None:
         """Drop what need not be stored again, after `snapshot` was stored.
 
         That is its closed buckets, its samples, and the facets of the open bucket.
-        `left_out` is how many of its totals were not stored; they count as dropped.
+
+        Buckets that start before `left_out_before` were left out, because this writer
+        had been given up for dead. What they had when they were offered to be stored
+        the time before is rolled up. What they have more is held, and all that comes is
+        counted, under another name. (If it is not known whether they were stored that
+        time, they were: less may be told than was counted, and never more.)
         """
         with self._lock:
             if snapshot.writer != self.writer:
                 return
-            closed_before = snapshot.closed_before.timestamp()
-            self._buckets.forget(closed_before)
-            self._settled = max(self._settled, closed_before)
-            self._dropped += left_out
+            if left_out_before is None:
+                closed_before = snapshot.closed_before.timestamp()
+                self._buckets.forget(closed_before)
+                self._settled = max(self._settled, closed_before)
+            else:
+                self._rename(left_out_before.timestamp())
+                self._dropped -= snapshot.dropped
             for facet in snapshot.facets:
                 bucket = self._buckets.at(facet.bucket.timestamp())
                 if bucket is not None:
                     bucket.occurrences.facet_stored(facet)
             for sample in snapshot.samples:
                 self._samples.stored(sample)
+
+    def _rename(self, left_out_before: float) -> None:
+        for bucket in self._buckets:
+            bucket.take_back(last=bucket.start >= left_out_before)
+        self._settled = 0.0
+        self.writer = WriterIdentity.of_this_process(_moment(self._clock()))
 
     def _open(self) -> bool:
         """Have a bucket open for what comes now; whether it is a new one."""

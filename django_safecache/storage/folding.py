@@ -7,7 +7,9 @@ one transaction, so each is at any moment counted once. Nothing is computed from
 that may be pruned: a row that comes days late is added like any other.
 
 A writer that comes back from the dead is not counted twice: `store` leaves out what
-begins before `Writer.settled`, which is moved behind what is folded here.
+begins before `Writer.settled`, which is moved behind what is folded here. What it had
+counted since it stored for the last time is stored under another name then, see
+`Recorder.forget`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def store(
     zone: tzinfo,
     errors: FlushErrors = NO_ERRORS,
     ended: bool = False,
-) -> int:
+) -> datetime | None:
     """Make the database say what `snapshot` says. Raises what the database raises.
 
     The totals of the writer are replaced, all of them or none: storing a snapshot
@@ -48,9 +48,9 @@ def store(
     way, so that half of it does no harm, and no writer waits for another with locks
     in hand. `zone` says which day a facet was seen on.
 
-    Returns how many totals were left out because the writer had been given up for
-    dead, and its rows of that time rolled up: see `storage.folding`. If the writer has
-    `ended`, who cannot say so later, they are among its dropped details already.
+    If the writer had been given up for dead, and its rows rolled up (see
+    `storage.folding`), the buckets of that time are left out. Returns the moment that
+    they start before; None if there are none. It is to go on under another name then.
     """
     found = problems.store(snapshot, using=using, zone=zone)
     places = _places(snapshot, using)
@@ -67,15 +67,14 @@ def store(
         upsert(_since(settled, cells), using, key=CELL_KEY, totals=CELL_TOTALS)
         upsert(_since(settled, counts), using, key=COUNT_KEY, totals=("count",))
         buckets = [cell.bucket for cell in cells] + [count.bucket for count in counts]
-        left_out = sum(bucket < settled for bucket in buckets)
-        if ended and left_out:
-            row = _row_of(snapshot.writer, using)
-            row.update(dropped=snapshot.dropped + left_out)
+        left_out_before = settled if min(buckets, default=settled) < settled else None
+        if left_out_before:
+            _row_of(snapshot.writer, using).update(ended=snapshot.taken)
     if found:
         problems.unmute_what_exceeds(
             found.values(), since=_first_bucket(snapshot), using=using
         )
-    return left_out
+    return left_out_before
 
 
 def store_trouble(writer: WriterIdentity, errors: FlushErrors, *, using: str) -> None:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from django.db import connection
+from django.db.models import Max, Sum
 from django.utils import timezone as django_timezone
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
@@ -50,10 +51,10 @@ def observe(recorder, key="a1", **changes):
 
 def flush(recorder, *, ended=False, acknowledged=True):
     snapshot = recorder.snapshot()
-    left_out = store(snapshot, using="default", zone=UTC, ended=ended)
+    left_out_before = store(snapshot, using="default", zone=UTC, ended=ended)
     if acknowledged:
-        recorder.forget(snapshot, left_out=left_out)
-    return left_out
+        recorder.forget(snapshot, left_out_before=left_out_before)
+    return left_out_before
 
 
 def settle(recorder, clock):
@@ -238,20 +239,60 @@ class TestFinality:
         clock.now += 3 * 86_400
         roll(clock)
         observe(recorder, hits=10)
-        assert flush(recorder) == 2
+        assert flush(recorder) == AT_NOON + 5 * MINUTES
         roll(clock)
         assert raw() == 1
         # The row of five minutes was past retention.
         assert [row[4] for row in rows(place__together="")] == [2, 2]
         assert not ProblemCount.objects.filter(writer__gt="").exists()
+
+    def test_what_it_counted_after_it_stored_is_stored_under_another_name(
+        self, recorder, clock
+    ):
+        """On a quiet site nobody comes for days after the last few requests."""
+        observe(recorder, hits=100, duration=1.0, failures=[make_failure("epipe")])
         flush(recorder)
-        assert Writer.objects.get().dropped == 2
+        observe(recorder, hits=500, duration=2.0, failures=[make_failure("epipe")] * 2)
+        observe(recorder, "b1", hits=5, failures=[make_failure("reset")])
+        clock.now += 3 * 86_400
+        roll(clock)
+        observe(recorder, hits=7)
+        first = recorder.writer
+        assert flush(recorder) is not None
+        assert recorder.writer != first
+        assert flush(recorder) is None
+        old, new = Writer.objects.order_by("pk")
+        assert (old.ended, new.ended) == (old.last_flush, None)
+        clock.now += 301
+        flush(recorder)
+        roll(clock)
+        found = CacheDigest.objects.filter(
+            resolution=Resolution.DAY, place__together="", writer=""
+        )
+        sums = found.aggregate(
+            hits=Sum("hits"),
+            calls=Sum("calls"),
+            epipe=Sum("epipe"),
+            reset=Sum("reset"),
+            seconds=Sum("duration_sum"),
+            longest=Max("duration_max"),
+        )
+        assert sums == {
+            "hits": 612,
+            "calls": 4,
+            "epipe": 3,
+            "reset": 1,
+            "seconds": pytest.approx(3.0, abs=0.1),
+            "longest": 2.0,
+        }
+        days = ProblemCount.objects.filter(resolution=Resolution.DAY)
+        assert sorted(days.values_list("count", flat=True)) == [1, 3]
 
     def test_in_normal_operation_nothing_is_left_out(self, recorder, clock):
         for _ in range(10):
             observe(recorder, hits=1)
             clock.now += 100
-            assert flush(recorder) == 0
+            assert flush(recorder) is None
             roll(clock)
         assert Writer.objects.get().dropped == 0
 

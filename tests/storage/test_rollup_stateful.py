@@ -50,15 +50,27 @@ class Process:
         self.recorder = Recorder(clock=clock)
         self.counted = Counter()
         self.stored = Counter()
+        self.offered = Counter()
+        # Offered before it was given up for dead, and not stored, as it turned out.
+        self.missed = Counter()
         self.last_flush = None
         self.ended = False
         self.settled = datetime.min.replace(tzinfo=UTC)
 
-    def saw(self, totals):
-        """A store of `totals` was committed."""
-        for (name, bucket), number in totals.items():
-            if bucket >= self.settled:
-                self.stored[name, bucket] = number
+    def saw(self, buckets):
+        """A store of what it had counted in `buckets` was committed."""
+        for key, number in self.counted.items():
+            if key[1] in buckets and key[1] >= self.settled:
+                self.stored[key] = number - self.missed[key]
+
+    def goes_on(self, buckets, offered_before):
+        """Under another name, with what it has more than was offered before."""
+        for key in self.counted:
+            if key[1] in buckets and key[1] < self.settled:
+                self.missed[key] = offered_before[key] - self.stored[key]
+                self.offered[key] = offered_before[key]
+        self.settled = datetime.min.replace(tzinfo=UTC)
+        self.ended = False
 
 
 class Rollups(RuleBasedStateMachine):
@@ -132,17 +144,21 @@ class Rollups(RuleBasedStateMachine):
         if self.is_buried(process):
             return
         snapshot = process.recorder.snapshot()
+        offered_before, process.offered = process.offered, process.counted.copy()
         with transaction.atomic():
-            left_out = store(snapshot, using="default", zone=UTC, ended=ended)
+            left_out_before = store(snapshot, using="default", zone=UTC, ended=ended)
             transaction.set_rollback(outcome == "rolled back")
         if outcome == "rolled back":
             return
         held = {cell.bucket for cell in snapshot.cells}
-        assert bool(left_out) == any(bucket < process.settled for bucket in held)
-        process.saw({key: n for key, n in process.counted.items() if key[1] in held})
-        process.last_flush, process.ended = self.now, ended
+        left_out = any(bucket < process.settled for bucket in held)
+        assert left_out_before == (process.settled if left_out else None)
+        process.saw(held)
+        process.last_flush, process.ended = self.now, ended or left_out
         if outcome == "stored":
-            process.recorder.forget(snapshot)
+            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            if left_out:
+                process.goes_on(held, offered_before)
 
     @rule(crash_at=st.none() | st.integers(1, 60))
     def roll_up(self, crash_at):

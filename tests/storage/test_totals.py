@@ -318,13 +318,14 @@ class TestWriters:
         flush(recorder)
         assert Writer.objects.get().ended is None
 
-    def test_what_is_left_out_at_its_end_is_told_as_dropped(self, recorder):
+    def test_one_that_was_given_up_for_dead_is_told_and_ends(self, recorder):
         recorder.observe(make_outcome(hits=1))
         flush(recorder)
-        Writer.objects.update(settled=AT_NOON + timedelta(hours=1))
-        for _ in range(2):
-            flush(recorder, ended=True)
-            assert Writer.objects.get().dropped == 1
+        settled = AT_NOON + timedelta(hours=1)
+        Writer.objects.update(settled=settled)
+        left_out_before = store(recorder.snapshot(), using="default", zone=UTC)
+        assert left_out_before == settled
+        assert Writer.objects.get().ended == AT_NOON
 
 
 class TestAtomicity:
