@@ -27,7 +27,7 @@ from django_safecache.process_ends import (
 from django_safecache.recording.fingerprints import scrubbed
 from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.recorder import Recorder
-from django_safecache.recording.snapshots import Snapshot
+from django_safecache.recording.snapshots import FlushErrors, Snapshot, in_ascii
 from django_safecache.storage import store, store_trouble
 from django_safecache.trouble import Trouble
 
@@ -161,20 +161,35 @@ class Ingest:
         if not (self._reported or snapshot.cells or snapshot.occurrences):
             # A command that used no cache: nothing to say, and perhaps no table.
             return
-        # In a transaction of the caller's, a statement that fails must not break it.
-        within = connections[self.database].in_atomic_block
-        with transaction.atomic(using=self.database) if within else nullcontext():
-            left_out_before = store(
-                snapshot,
-                using=self.database,
-                zone=self.zone,
-                errors=self.trouble.errors,
-                ended=ended,
-            )
+        left_out_before = self._write(snapshot, self.trouble.errors, ended=ended)
         # What a transaction of the caller's rolls back is to be stored again.
         transaction.on_commit(
             partial(self._stored, snapshot, left_out_before), using=self.database
         )
+
+    def _write(
+        self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
+    ) -> datetime | None:
+        try:
+            return self._write_as_is(snapshot, errors, ended=ended)
+        except DataError:
+            # The database has not all letters of a text that somebody's exception, or
+            # somebody's browser, came up with. The counts must not wait for it.
+            return self._write_as_is(in_ascii(snapshot), errors, ended=ended)
+
+    def _write_as_is(
+        self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
+    ) -> datetime | None:
+        # In a transaction of the caller's, a statement that fails must not break it.
+        within = connections[self.database].in_atomic_block
+        with transaction.atomic(using=self.database) if within else nullcontext():
+            return store(
+                snapshot,
+                using=self.database,
+                zone=self.zone,
+                errors=errors,
+                ended=ended,
+            )
 
     def _stored(self, snapshot: Snapshot, left_out_before: datetime | None) -> None:
         self.recorder.forget(snapshot, left_out_before=left_out_before)
@@ -206,13 +221,7 @@ class Ingest:
     def _store_leftover(self, left: Leftover, file: Path, leftovers: Leftovers) -> None:
         """Raises what says that there is no use in trying others now."""
         try:
-            left_out_before = store(
-                left.snapshot,
-                using=self.database,
-                zone=self.zone,
-                errors=left.errors,
-                ended=True,
-            )
+            left_out_before = self._write(left.snapshot, left.errors, ended=True)
         except Exception as error:
             if _may_pass(error):
                 # It may be for what the file says nevertheless: others come first then.

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from django_safecache.recording.cells import CellTotals
-from django_safecache.recording.fingerprints import Cause
+from django_safecache.recording.fingerprints import (
+    EXCEPTION_LENGTH,
+    MESSAGE_LENGTH,
+    Cause,
+    shortened,
+)
 from django_safecache.recording.occurrences import FacetValue, OccurrenceTotals
 from django_safecache.recording.samples import Sample
 
@@ -60,3 +65,36 @@ class Snapshot:
     """Of facets and samples, those that `Recorder.forget` has not yet been told of."""
     dropped: int
     """Details that found no room since the process started. Counts always do."""
+
+
+def in_ascii(snapshot: Snapshot) -> Snapshot:
+    """`snapshot` with its texts in letters that every database has.
+
+    The names that things are counted under stay as they are.
+    """
+    return replace(
+        snapshot,
+        causes=tuple(
+            replace(
+                cause,
+                exception=shortened(_escaped(cause.exception), EXCEPTION_LENGTH),
+                message=_escaped(cause.message)[:MESSAGE_LENGTH],
+            )
+            for cause in snapshot.causes
+        ),
+        facets=tuple(
+            replace(facet, value=_escaped(facet.value)) for facet in snapshot.facets
+        ),
+        samples=tuple(
+            replace(
+                sample,
+                call_site=_escaped(sample.call_site),
+                text=_escaped(sample.text),
+            )
+            for sample in snapshot.samples
+        ),
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()

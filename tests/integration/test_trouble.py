@@ -35,7 +35,8 @@ from django.core.management import call_command
 from django.db import connection, connections
 from django.db.models import Sum
 from django_safecache.memcached.outcomes import Outcome, observers
-from django_safecache.models import CacheDigest, Writer
+from django_safecache.models import CacheDigest, Problem, ProblemSample, Writer
+from django_safecache.recording.sightings import Sighting
 
 ingest = apps.get_app_config("django_safecache").ingest
 
@@ -51,6 +52,13 @@ def execute(statement):
 
 def options(**changed):
     connections.settings["default"]["OPTIONS"].update(changed)
+
+def fail(text):
+    ingest.recorder.occurred(
+        ingest.recorder.causes.of("application", "ValueError", None, text),
+        lambda: Sighting(text, lambda: text),
+        account=text,
+    )
 
 def told():
     return list(Writer.objects.values_list("flush_errors", "last_error"))
@@ -220,6 +228,27 @@ class TestTrouble:
         following("observe(600)")
         following.wait_for("stored() == 657")
         assert not left.exists()
+
+    @pytest.mark.parametrize("server", ["postgresql"], indirect=True)
+    def test_it_does_not_have_a_letter(self, server, process, tmp_path):
+        """The text is told in others, and what was counted is stored."""
+        server.execute(
+            "CREATE DATABASE western OWNER safecache "
+            "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        process = Process(server.settings("western"), tmp_path)
+        try:
+            process('call_command("migrate", verbosity=0)')
+            process('fail("Größe 漢" + " 字" * 150)')
+            process("observe(3)")
+            process.wait_for("stored() == 3")
+            assert process("Problem.objects.get().message").startswith(
+                r"Gr\xf6\xdfe \u6f22 \u5b57 "
+            )
+            assert process("ProblemSample.objects.get().traceback").isascii()
+            assert process("told()") == [(0, "")]
+        finally:
+            process.kill()
 
     def test_it_is_gone_when_the_process_ends(self, server, process, start):
         server.stop()
