@@ -22,6 +22,7 @@ from django_safecache.recording.key_groups import first_match
 from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.log_handler import DigestHandler
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.uncaught import count_uncaught
 
 if TYPE_CHECKING:
     from django_safecache.ingest import Ingest
@@ -73,6 +74,8 @@ def _connect(conf: Settings) -> Ingest:
         ingest.connect()
         observers.connect(recorder)
         DigestHandler.recorder = recorder
+        if DigestHandler.is_used:
+            count_uncaught(recorder)
     return ingest
 
 

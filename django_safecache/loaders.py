@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -81,16 +81,35 @@ def call_here(loader: Loader, keys: Sequence[Any]) -> Mapping[Any, Any]:
     return loader(keys)
 
 
+Served = Sequence[tuple[Loader, Sequence[Any]]]
+"""Loaders, each with the keys it serves."""
+
+
+def served(keys: Iterable[Any], loader: Loader | None) -> Served:
+    """`keys` with `loader`, or with the loaders that are registered for them.
+
+    Those that nothing is registered for are left out.
+    """
+    if loader is not None:
+        return [(loader, list(keys))]
+    by_loader: dict[int, tuple[Loader, list[Any]]] = {}
+    for key in keys:
+        serving = registry.loader_of(key)
+        if serving is not None:
+            by_loader.setdefault(id(serving), (serving, []))[1].append(key)
+    return list(by_loader.values())
+
+
 def load(
     keys: Mapping[Any, Any],
-    loader: Loader | None,
+    loaders: Served,
     *,
     chunk_size: int,
     since: float,
     call: Call = call_here,
     patience: float = PATIENCE,
 ) -> dict[Any, Any]:
-    """The values of `keys` from `loader`, or from each key's registered one.
+    """The values that `loaders` have.
 
     `keys` maps the caller's keys to what identifies them in the whole process: what
     other threads load of them by the same loader is shared, if it was loaded after the
@@ -98,13 +117,8 @@ def load(
     with at most `chunk_size` keys at once. What it raises is the caller's to see: there
     is no other source left.
     """
-    by_loader: dict[int, tuple[Loader, list[Any]]] = {}
-    for key in keys:
-        serving = registry.loader_of(key) if loader is None else loader
-        if serving is not None:
-            by_loader.setdefault(id(serving), (serving, []))[1].append(key)
     values: dict[Any, Any] = {}
-    for serving, wanted in by_loader.values():
+    for serving, wanted in loaders:
         same = serving if isinstance(serving, Hashable) else id(serving)
         for start in range(0, len(wanted), chunk_size):
             chunk = {key: keys[key] for key in wanted[start : start + chunk_size]}

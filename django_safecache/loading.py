@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from django_safecache.loaders import Call, Loader, call_here, load
+from django_safecache.loaders import Call, Loader, call_here, load, served
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.outcomes import Outcome, observers
 from django_safecache.single_flight import PATIENCE, flights, is_loading
@@ -39,15 +39,17 @@ class Loading:
         call: Call | None = None,
         patience: float = PATIENCE,
     ) -> dict[Any, Any]:
-        """The loaders' values of `keys`, made keys by the caller's; counted."""
-        if not keys:
+        """The loaders' values of `keys`, made keys by the caller's; counted, if any of
+        them has a loader."""
+        loaders = served(keys, loader) if keys else ()
+        if not loaders:
             return {}
         started = time.monotonic()
         loaded: dict[Any, Any] = {}
         try:
             loaded = load(
                 self._identities(keys),
-                loader,
+                loaders,
                 chunk_size=self.chunk_size,
                 since=self.since,
                 call=call or self.call,
@@ -59,7 +61,7 @@ class Loading:
                     alias=self.cluster.alias,
                     server="",
                     operation="load",
-                    keys=list(keys),
+                    keys=[key for _, its in loaders for key in its],
                     found=loaded,
                     loaded=len(loaded),
                     duration=time.monotonic() - started,

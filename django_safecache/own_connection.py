@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 
 # Seconds until a database that does not answer is given up, by the options of Django's
 # backends; the site's own win. PostgreSQL's drivers know no such for a statement.
@@ -29,11 +29,12 @@ def own_connection(alias: str) -> Iterator[None]:
     options = {**PATIENCE.get(own.vendor, {}), **own.settings_dict["OPTIONS"]}
     # A place in the site's pool would be one less for the site.
     options.pop("pool", None)
-    own.settings_dict = {**own.settings_dict, "OPTIONS": options}
+    # The site may commit by itself; here nobody would.
+    own.settings_dict = {**own.settings_dict, "OPTIONS": options, "AUTOCOMMIT": True}
     connections[alias] = own
     try:
         yield
     finally:
         connections[alias] = sites
-        with suppress(DatabaseError):  # it is of no use any more, as it may be
+        with suppress(Error):  # it is of no use any more, as it may be
             own.close()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from django_safecache.loaders import Registry, cache_loader, load, registry
+from django_safecache.loaders import Registry, cache_loader, load, registry, served
 
 NOBODY = "127.0.0.1:1"
 
@@ -59,9 +59,10 @@ class TestRegistry:
         loaders.register("text/", loader_b)
 
 
-def own(keys):
-    """Keys that are identified by themselves."""
-    return {key: key for key in keys}
+def load_all(keys, loader, *, chunk_size=9):
+    """Of keys that are identified by themselves."""
+    identities = {key: key for key in keys}
+    return load(identities, served(keys, loader), chunk_size=chunk_size, since=0)
 
 
 class TestLoad:
@@ -72,19 +73,15 @@ class TestLoad:
             calls.append(list(keys))
             return dict.fromkeys(keys, 1)
 
-        assert load(own(range(5)), loader, chunk_size=2, since=0) == dict.fromkeys(
-            range(5), 1
-        )
+        assert load_all(range(5), loader, chunk_size=2) == dict.fromkeys(range(5), 1)
         assert calls == [[0, 1], [2, 3], [4]]
 
     def test_what_a_loader_leaves_out_has_no_value(self):
-        assert load(
-            own(["a", "b"]), lambda keys: {"a": None}, chunk_size=9, since=0
-        ) == {"a": None}
+        assert load_all(["a", "b"], lambda keys: {"a": None}) == {"a": None}
 
     def test_what_nobody_asked_for_is_not_taken(self):
         given = {"a": 1, "intruder": 2}
-        assert load(own(["a"]), lambda keys: given, chunk_size=9, since=0) == {"a": 1}
+        assert load_all(["a"], lambda keys: given) == {"a": 1}
 
 
 @pytest.fixture
@@ -120,6 +117,14 @@ class TestWithACacheThatIsDown:
         values = make_cache(NOBODY).get_many(["doc/1"], loader=loader_a)
         assert values == {"doc/1": "a"}
         assert registered == []
+
+    def test_where_no_loader_is_none_is_counted(
+        self, make_cache, registered, recording
+    ):
+        make_cache(NOBODY).get_many(["a", "b"])
+        assert {outcome.operation for outcome in recording.outcomes} == {"get"}
+        make_cache(NOBODY).get_many(["a", "doc/1"])
+        assert list(recording.outcomes[-1].keys) == ["doc/1"]
 
     def test_a_loaders_exception_reaches_the_caller(self, make_cache, recording):
         def broken(keys):

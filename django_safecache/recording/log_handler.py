@@ -21,9 +21,12 @@ class DigestHandler(logging.Handler):
     recorder: ClassVar[Recorder | None] = None
     """Connected by `apps`; one for the process, whatever the number of handlers. The
     structlog processor counts with it as well."""
+    is_used: ClassVar[bool] = False
+    """Whether there is any handler: then what nobody catches, and logs, counts too."""
 
     def __init__(self, level: int | str = logging.ERROR) -> None:
         super().__init__(level)
+        DigestHandler.is_used = True
 
     def handle(self, record: logging.LogRecord) -> Any:
         """As of any handler, without its lock.
