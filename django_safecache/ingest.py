@@ -9,23 +9,20 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import datetime, tzinfo
 from functools import partial
-from pathlib import Path
 
 from django.core.signals import request_finished
 from django.db import DataError, connections, transaction
-from django.db import Error as DatabaseFailure
 
 from django_safecache.conf import FlushMode
-from django_safecache.events import get_logger
 from django_safecache.forks import in_forked_child
+from django_safecache.left_behind import LeftBehind
 from django_safecache.own_connection import own_connection
 from django_safecache.process_ends import (
     at_process_end,
     at_worker_end,
     not_at_process_end,
 )
-from django_safecache.recording.fingerprints import scrubbed
-from django_safecache.recording.leftovers import Leftover, Leftovers
+from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.snapshots import FlushErrors, Snapshot, in_ascii
 from django_safecache.storage import store, store_trouble
@@ -68,7 +65,7 @@ class Ingest:
         self.interval = interval
         self.database = database
         self.zone = zone
-        self.leftovers = leftovers
+        self._left_behind = LeftBehind(leftovers, database, self._write)
         self._under_test = under_test
         self._is_test = False
         self._reset()
@@ -124,7 +121,7 @@ class Ingest:
                 self._lock.release()
         if not self._ended:
             self._ended = True
-            self._leave()
+            self._left_behind.keep(self.recorder.snapshot(), self.trouble.errors)
 
     def _flush(self, *, own: bool = False, ended: bool = False) -> bool:
         if self.mode == "off":
@@ -207,53 +204,10 @@ class Ingest:
     def _store_leftovers(self) -> None:
         # At the end of a process there is no more time than for some of them.
         until = time.monotonic() + EXIT_PATIENCE / 2
-        leftovers = self.leftovers
-        if leftovers is None:
-            return
         try:
-            for file, left in leftovers.each():
-                if time.monotonic() > until:
-                    break
-                self._store_leftover(left, file, leftovers)
+            self._left_behind.store(until)
         except Exception as error:  # the same as of its own totals, or of the files
             self.trouble.add(error)
-
-    def _store_leftover(self, left: Leftover, file: Path, leftovers: Leftovers) -> None:
-        """Raises what says that there is no use in trying others now."""
-        try:
-            left_out_before = self._write(left.snapshot, left.errors, ended=True)
-        except Exception as error:
-            if _may_pass(error):
-                # It may be for what the file says nevertheless: others come first then.
-                leftovers.postpone(file)
-                raise
-            leftovers.refuse(file)
-            reason = f"{type(error).__name__}: {scrubbed(str(error))}"
-            self._log_lost(file=str(file), reason=reason)
-            return
-        file.unlink(missing_ok=True)
-        if left_out_before:
-            # Or it had been stored already, which nobody can tell any more.
-            reason = "the process had been given up for dead, and its time rolled up"
-            self._log_lost(
-                writer=left.snapshot.writer.name, before=left_out_before, reason=reason
-            )
-
-    def _leave(self) -> None:
-        """Put what could not be stored where the next process finds it."""
-        snapshot = self.recorder.snapshot()
-        if not (snapshot.cells or snapshot.occurrences):
-            return
-        try:
-            if self.leftovers is None:
-                raise FileNotFoundError("there is no folder for them")
-            self.leftovers.keep(Leftover(snapshot, self.trouble.errors))
-        except Exception as error:  # no such folder, read-only, full, not ours
-            calls = sum(cell.counts["calls"] for cell in snapshot.cells)
-            self._log_lost(calls=calls, reason=str(error))
-
-    def _log_lost(self, **told: object) -> None:
-        get_logger().error("counts_lost", database=self.database, **told)
 
     def _tests(self) -> bool:
         self._is_test = self._is_test or self._under_test()
@@ -301,13 +255,6 @@ class Ingest:
                 self._flush(own=True)
             finally:
                 self._lock.release()
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether it is the database's, or the machine's, and not of what is stored."""
-    if isinstance(error, DataError):
-        return False
-    return isinstance(error, (DatabaseFailure, OSError, MemoryError))
 
 
 _ingests: weakref.WeakSet[Ingest] = weakref.WeakSet()
