@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.utils import timezone as django_timezone
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
-from stored import occurred
+from stored import occurred, reporting
 
 from django_safecache import reports
 from django_safecache.memcached.outcomes import FAILURE_KINDS
@@ -302,7 +302,7 @@ class TestProblems:
         for kind in FAILURE_KINDS:
             site.fail(kind)
         site.flush()
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(10):
             reports.problems(AFTERNOON)
 
     @pytest.mark.parametrize(
@@ -318,6 +318,7 @@ class TestProblems:
         ],
     )
     def test_much_more_than_usual_is_escalating(self, site, before, count, expected):
+        reporting(AT_NOON - timedelta(days=20), AT_NOON)
         for days, times in {days: before[days] for days in sorted(before)}.items():
             for _ in range(times):
                 site.fail(after=-days * 86400)
@@ -330,6 +331,7 @@ class TestProblems:
         assert (row.status, row.count) == (expected, count)
 
     def test_what_is_usual_is_told_for_as_long_as_the_period(self, site):
+        reporting(AT_NOON - timedelta(days=20), AT_NOON)
         for days in (3, 1):
             for _ in range(24 * days):
                 site.fail(after=-days * 86400)

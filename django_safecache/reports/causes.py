@@ -5,7 +5,7 @@ A problem that is older than the period is escalating if it occurred more than
 two weeks, so that a weekend is in them as often as it is in the year. Three times,
 because the counts of one and the same fault vary twofold from day to day with the
 traffic. And at least `ESCALATING_COUNT` times, because three instead of one is chance.
-Where rows are left of fewer than `ENOUGH_DAYS` of those days, it is not said of any.
+Where fewer than `ENOUGH_DAYS` of those days are known, it is not said of any.
 
 Where not all can be told, errors of browsers have one place in `BROWSERS_SHARE`:
 anybody can make up as many as there are places, and the site's own would have none.
@@ -133,7 +133,7 @@ def _statuses(
 ) -> Iterator[tuple[Problem, ProblemStatus]]:
     found = Problem.objects.using(get_settings().database).in_bulk(list(counted))
     history = days.counts({pk: problem.first_seen for pk, problem in found.items()})
-    escalates = days.known >= ENOUGH_DAYS
+    escalates = sum(days.known) >= ENOUGH_DAYS
     for pk, problem in found.items():
         usual = _usual(history[pk], period.length)
         yield (
@@ -164,7 +164,7 @@ def _rows(
             tuple(sorted(servers[problem_id])),
             history[problem_id],
             period,
-            escalates=days.known >= ENOUGH_DAYS,
+            escalates=sum(days.known) >= ENOUGH_DAYS,
         )
         for problem_id, count in counted.items()
         if problem_id in found

@@ -191,7 +191,7 @@ class ProblemCountRow:
     call_sites: tuple[str, ...]
     history: tuple[int | None, ...]
     """Occurrences on each of the 14 days that end where the period starts, the first
-    of them first; None for days that nothing is known of any more, or that ended
+    of them first; None for days that nothing is known of (any more), or that ended
     before the problem was first seen. Longer ago they may be days of UTC."""
     usual: float | None
     """The mean of those, for as long a time as the period; None without any."""

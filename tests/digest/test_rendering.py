@@ -104,6 +104,7 @@ class TestText:
         assert places == sorted(places)
 
     def test_a_problem_is_told_with_all_that_is_known(self):
+        reporting(LONG_AGO, NOON)
         occurred(
             NOON,
             errno=32,

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
-from stored import at
+from stored import at, reporting
 
 from django_safecache import reports
 from django_safecache.conf import RetentionDays
@@ -113,3 +113,32 @@ class TestClocks:
         assert days[-1].end == moment
         assert days[-1].start == at(2025, 10, 25, 0, 30)
         assert len(days) == 14
+
+
+class TestSilence:
+    """A day on which no process reported is no day without occurrences."""
+
+    @pytest.fixture
+    def problem(self):
+        """It occurred 12 times yesterday."""
+        occurred_every_day(1, count=12)
+        return Problem.objects.get()
+
+    def yesterday(self):
+        return reports.problems(Period(NOW.replace(minute=0) - DAY, NOW))[0]
+
+    def test_nothing_is_known_of_it(self, problem):
+        Writer.objects.update(started=NOW - DAY)
+        reporting(NOW - 20 * DAY, NOW - 19 * DAY, name="old")
+        row = self.yesterday()
+        assert (row.history, row.usual) == ((None,) * 14, None)
+        assert row.status == "ongoing"
+
+    @pytest.mark.parametrize(
+        ("days", "status"), [(3, "ongoing"), (4, "escalating")], ids=["2", "3"]
+    )
+    def test_of_fewer_than_three_days_nothing_escalates(self, problem, days, status):
+        Writer.objects.update(started=NOW - days * DAY)
+        row = self.yesterday()
+        assert row.status == status
+        assert row.history == (*[None] * (15 - days), *[0] * (days - 1))
