@@ -4,6 +4,9 @@ They are local days and come from rows of hours, which are kept for some weeks. 
 ago, where the moment is the edge of a UTC day, they are UTC's and come from rows of
 days. A day that is longer ago than those rows is one that nothing is known of, and so
 is one on which no process reported.
+
+Days end with an hour (of UTC), the last of them with the one before the moment: a row
+of an hour cannot be divided, and what has yet to be rolled up is told the same way.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ def _known(days: Sequence[Period], kept_from: datetime | None) -> tuple[bool, ..
 
 
 def _local_days(moment: datetime) -> tuple[Period, ...]:
-    """The local days that end at `moment`, or at that time of the day."""
+    """The local days that end at the hour of `moment`, or at that time of the day."""
     local = moment.astimezone(get_settings().digest.zone)
     # Arithmetic forgets which of two times of the clock is meant where it is put back.
     edges = (
@@ -109,5 +112,6 @@ def _local_days(moment: datetime) -> tuple[Period, ...]:
 
 
 def _days(edges: Iterable[datetime]) -> tuple[Period, ...]:
-    """The days between `edges`, of which the latest is first."""
-    return tuple(Period(start, end) for start, end in pairwise(reversed([*edges])))
+    """The days between the hours of `edges`, of which the latest is first."""
+    hours = [Resolution.HOUR.start_of(edge) for edge in edges]
+    return tuple(Period(start, end) for start, end in pairwise(reversed(hours)))

@@ -108,11 +108,40 @@ class TestClocks:
         self, settings, hour
     ):
         settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": "Europe/Berlin"}}
-        moment = at(2025, 10, 26, hour, 30)
+        moment = at(2025, 10, 26, hour)
         days = DaysBefore.of(moment).days
         assert days[-1].end == moment
-        assert days[-1].start == at(2025, 10, 25, 0, 30)
+        assert days[-1].start == at(2025, 10, 25)
         assert len(days) == 14
+
+
+class TestWholeHours:
+    """An hour that the period begins in is one row, once it is rolled up."""
+
+    @pytest.mark.parametrize("rolled", [False, True])
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu"])
+    @pytest.mark.parametrize("minutes", [5, 30, 55])
+    def test_nothing_of_the_period_is_told_as_of_the_day_before(
+        self, settings, zone, minutes, rolled
+    ):
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": zone}}
+        occurred_every_day(13, count=1)
+        hour = NOON - 2 * DAY
+        for after, count in ((-5, 20), (0, 300), (minutes, 4000)):
+            ProblemCount.objects.create(
+                problem=Problem.objects.get(),
+                resolution=Resolution.FIVE_MINUTES,
+                bucket=hour + timedelta(minutes=after),
+                alias="sessions",
+                writer="w",
+                count=count,
+            )
+        if rolled:
+            roll()
+        start = hour + timedelta(minutes=minutes)
+        (row,) = reports.problems(Period(start, start + timedelta(hours=1)))
+        assert (row.count, row.history[-1]) == (4000, 21)
+        assert row.status == "escalating"
 
 
 class TestSilence:
