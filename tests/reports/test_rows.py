@@ -161,6 +161,13 @@ class TestPruned:
         assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 5 * MINUTE)
         assert reports.totals(asked).hits == site.hits(period)
 
+    def test_one_that_is_kept_stays_though_rows_of_its_hour_are_gone(self, site):
+        site.roll(five_minutes=1, now=AT_NOON - 30 * MINUTE)
+        start = AT_NOON - DAY - 30 * MINUTE
+        asked = Period(start, start + 25 * MINUTE)
+        assert reports.answerable(asked) == asked
+        assert reports.totals(asked).hits == site.hits(asked)
+
     def test_steps_become_as_long_as_the_rows(self, site):
         site.roll(five_minutes=1, hour=1)
         asked = Period(AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR)
