@@ -129,6 +129,19 @@ class TestTotals:
         assert reports.totals(AFTERNOON, key_group="a").misses == 2
         assert reports.totals(AFTERNOON, key_group="b", alias="default").misses == 2
 
+    @pytest.mark.parametrize(
+        "name", ["x" * 300, "x" * 299 + "y", "two\nlines", "\udc80"], ids=ascii
+    )
+    def test_names_that_are_stored_shortened_are_asked_in_full(self, db, name):
+        site = Site(key_group=lambda key: key)
+        site.observe(alias=name, server=name, keys=[name], hits=1)
+        site.observe(hits=10)
+        site.flush()
+        for asked in ("alias", "server", "key_group"):
+            assert reports.totals(AFTERNOON, **{asked: name}).hits == 1
+        (stored,) = {row.alias for row in reports.by_server(AFTERNOON)} - {"default"}
+        assert reports.totals(AFTERNOON, alias=stored).hits == 1
+
     def test_the_end_is_exclusive(self, site):
         for after in (-1, 0, 3599, 3600):
             site.observe(after=after, hits=1)
