@@ -17,6 +17,7 @@ from django_safecache.reports.cache import (
     totals,
 )
 from django_safecache.reports.causes import problems, worst_problems
+from django_safecache.reports.crowds import told_of
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -52,6 +53,7 @@ __all__ = [
     "problems",
     "reported_before",
     "series",
+    "told_of",
     "totals",
     "worst_problems",
     "writers",

@@ -6,18 +6,13 @@ two weeks, so that a weekend is in them as often as it is in the year. Three tim
 because the counts of one and the same fault vary twofold from day to day with the
 traffic. And at least `ESCALATING_COUNT` times, because three instead of one is chance.
 Where fewer than `ENOUGH_DAYS` of those days are known, it is not said of any.
-
-Where not all can be told, errors of browsers have one place in `BROWSERS_SHARE`:
-anybody can make up as many as there are places, and the site's own would have none.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from heapq import nsmallest
-from typing import TypeVar
 
 from django.db.models import Count, QuerySet, Sum, Window
 from django.db.models.functions import DenseRank
@@ -31,6 +26,7 @@ from django_safecache.models import (
     ProblemState,
 )
 from django_safecache.recording.browser_errors import KIND as BROWSER
+from django_safecache.reports.crowds import first
 from django_safecache.reports.days_before import DAY, Counts, DaysBefore
 from django_safecache.reports.facts import (
     Period,
@@ -41,25 +37,22 @@ from django_safecache.reports.facts import (
 from django_safecache.reports.rows import rows_of_writers, rows_rolled_up, to_read
 
 BATCH_SIZE = 500
-BROWSERS_SHARE = 5
 CALL_SITES_SHOWN = 10
 ENOUGH_DAYS = 3
 ESCALATING_COUNT = 10
 ESCALATING_FACTOR = 3
 
-_Place = TypeVar("_Place", bound=tuple[int, ...])
-
 
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
     """The problems that occurred in the period, most occurrences first.
 
-    Errors of browsers have their share of them, see the module.
+    Errors of browsers have their share of them, see `crowds`.
     """
     period = to_read(period)
     counted = _counted(period)
-    places = [(-count, pk) for pk, count in counted.items()]
-    browsers = _browsers(period) if len(places) > limit else frozenset()
-    most = [pk for _, pk in _first(places, browsers, limit)]
+    browsers = _browsers(period) if len(counted) > limit else frozenset()
+    ordered = sorted(counted, key=lambda pk: (-counted[pk], pk))
+    most = first(ordered, limit, browsers.__contains__)
     return _rows(period, {pk: counted[pk] for pk in most}, DaysBefore.of(period.start))
 
 
@@ -67,7 +60,7 @@ def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
     """All that occurred in the period, counted; those to be told first, in full.
 
     They are in the order of `ProblemStatus`, most occurrences first, without those
-    that were muted; errors of browsers have their share of them, see the module. Of all
+    that were muted; errors of browsers have their share of them, see `crowds`. Of all
     others no more is held than a few numbers.
     """
     period = to_read(period)
@@ -88,24 +81,9 @@ def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
                 found.append((order[status], -batch[problem.pk], problem.pk))
                 if problem.kind == BROWSER:
                     browsers.add(problem.pk)
-    told = {pk: -negative for _, negative, pk in _first(found, browsers, limit)}
-    return WorstProblems(tuple(_rows(period, told, days)), numbers, occurrences)
-
-
-def _first(
-    places: Iterable[_Place], browsers: Collection[int], limit: int
-) -> list[_Place]:
-    """The first `limit` of `places`, which end with the id of a problem.
-
-    Of those in `browsers` no more than their share, where others need the room.
-    """
-    of_site: list[_Place] = []
-    of_browsers: list[_Place] = []
-    for place in places:
-        (of_browsers if place[-1] in browsers else of_site).append(place)
-    share = max(limit // BROWSERS_SHARE, limit - len(of_site))
-    strangers = nsmallest(share, of_browsers)
-    return sorted([*nsmallest(limit - len(strangers), of_site), *strangers])
+    told = first([pk for _, _, pk in sorted(found)], limit, browsers.__contains__)
+    rows = _rows(period, {pk: counted[pk] for pk in told}, days)
+    return WorstProblems(tuple(rows), numbers, occurrences)
 
 
 def _browsers(period: Period) -> frozenset[int]:
