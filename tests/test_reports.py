@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.utils import timezone as django_timezone
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
-from stored import occurred
+from stored import occurred, reporting
 
 from django_safecache import reports
 from django_safecache.memcached.outcomes import FAILURE_KINDS
@@ -128,6 +128,19 @@ class TestTotals:
         assert reports.totals(AFTERNOON, server=SERVER).misses == 3
         assert reports.totals(AFTERNOON, key_group="a").misses == 2
         assert reports.totals(AFTERNOON, key_group="b", alias="default").misses == 2
+
+    @pytest.mark.parametrize(
+        "name", ["x" * 300, "x" * 299 + "y", "two\nlines", "\udc80"], ids=ascii
+    )
+    def test_names_that_are_stored_shortened_are_asked_in_full(self, db, name):
+        site = Site(key_group=lambda key: key)
+        site.observe(alias=name, server=name, keys=[name], hits=1)
+        site.observe(hits=10)
+        site.flush()
+        for asked in ("alias", "server", "key_group"):
+            assert reports.totals(AFTERNOON, **{asked: name}).hits == 1
+        (stored,) = {row.alias for row in reports.by_server(AFTERNOON)} - {"default"}
+        assert reports.totals(AFTERNOON, alias=stored).hits == 1
 
     def test_the_end_is_exclusive(self, site):
         for after in (-1, 0, 3599, 3600):
@@ -302,7 +315,7 @@ class TestProblems:
         for kind in FAILURE_KINDS:
             site.fail(kind)
         site.flush()
-        with django_assert_num_queries(8):
+        with django_assert_num_queries(10):
             reports.problems(AFTERNOON)
 
     @pytest.mark.parametrize(
@@ -318,6 +331,7 @@ class TestProblems:
         ],
     )
     def test_much_more_than_usual_is_escalating(self, site, before, count, expected):
+        reporting(AT_NOON - timedelta(days=20), AT_NOON)
         for days, times in {days: before[days] for days in sorted(before)}.items():
             for _ in range(times):
                 site.fail(after=-days * 86400)
@@ -330,6 +344,7 @@ class TestProblems:
         assert (row.status, row.count) == (expected, count)
 
     def test_what_is_usual_is_told_for_as_long_as_the_period(self, site):
+        reporting(AT_NOON - timedelta(days=20), AT_NOON)
         for days in (3, 1):
             for _ in range(24 * days):
                 site.fail(after=-days * 86400)

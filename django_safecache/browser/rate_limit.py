@@ -6,10 +6,14 @@ import ipaddress
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 MAX_CLIENTS = 10_000
 """Remembered at once, about 2 MB. Whoever has more addresses meets the limit of all."""
+
+SITE_SHARE = 4
+"""As many clients' reports are taken of one IPv6 site, which is given 65,536 networks
+as readily as one, but may as well be the customers of a mobile operator."""
 
 _MINUTE = 60.0
 
@@ -32,24 +36,29 @@ class RateLimit:
 
         Without an address only the limit of all holds. What is refused costs nothing.
         """
-        client = hash(_network(address)) if address else None
+        clients = {
+            hash(network): per_client * share for network, share in _networks(address)
+        }
         with self._lock:
             now = self._clock()
             all_full_at = _taken(self._all_full_at, now, per_process)
-            if all_full_at is None:
-                return False
-            if client is not None and not self._take_of(client, now, per_client):
+            if all_full_at is None or not self._take_of(clients, now):
                 return False
             self._all_full_at = all_full_at
             return True
 
-    def _take_of(self, client: int, now: float, per_minute: int) -> bool:
-        full_at = _taken(self._full_at.get(client, float("-inf")), now, per_minute)
-        if full_at is None:
-            return False
-        self._full_at[client] = full_at
-        self._full_at.move_to_end(client)
-        if len(self._full_at) > MAX_CLIENTS:
+    def _take_of(self, clients: Mapping[int, int], now: float) -> bool:
+        """Whether one is left for each of `clients`, at so many a minute."""
+        full_at: dict[int, float] = {}
+        for client, per_minute in clients.items():
+            taken = _taken(self._full_at.get(client, float("-inf")), now, per_minute)
+            if taken is None:
+                return False
+            full_at[client] = taken
+        for client, moment in full_at.items():
+            self._full_at[client] = moment
+            self._full_at.move_to_end(client)
+        while len(self._full_at) > MAX_CLIENTS:
             self._full_at.popitem(last=False)
         return True
 
@@ -61,14 +70,22 @@ def _taken(full_at: float, now: float, per_minute: int) -> float | None:
     return full_at if full_at - now <= _MINUTE + 1e-6 else None
 
 
-def _network(address: str) -> str:
-    """The address, or the network that one IPv6 client has to itself."""
+def _networks(address: str) -> list[tuple[str, int]]:
+    """What a client is known by, and how many clients that may be.
+
+    The address; of IPv6 the network that a client has to itself, and its site.
+    """
+    if not address:
+        return []
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return address
+        return [(address, 1)]
     # As a socket that takes both tells IPv4 addresses: ::ffff:10.0.0.1
     mapped = parsed.ipv4_mapped if parsed.version == 6 else parsed
     if mapped is not None:
-        return str(mapped)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
+        return [(str(mapped), 1)]
+    return [
+        (str(ipaddress.ip_network((parsed, length), strict=False)), share)
+        for length, share in ((64, 1), (48, SITE_SHARE))
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import chain
 from zoneinfo import ZoneInfo
 
 from django.template.loader import render_to_string
@@ -21,7 +22,7 @@ from django_safecache.digest.wording import (
     sparkline,
 )
 from django_safecache.models import ProblemState
-from django_safecache.reports import ProblemCountRow, ServerTotals
+from django_safecache.reports import ProblemCountRow, ServerTotals, told_of
 
 # Gmail clips what is longer than about 102 kB.
 SIZE_LIMIT = 100_000
@@ -99,15 +100,16 @@ def _context(digest: Digest, shown: int) -> dict[str, object]:
 
 
 def _sections(digest: Digest, shown: int) -> list[dict[str, object]]:
+    by_status = {
+        "new": digest.new,
+        "regressed": digest.regressed,
+        "escalating": digest.escalating,
+        "ongoing": digest.ongoing,
+    }
+    first = {row.problem_id for row in told_of(chain(*by_status.values()), shown)}
     sections: list[dict[str, object]] = []
-    for status, rows in (
-        ("new", digest.new),
-        ("regressed", digest.regressed),
-        ("escalating", digest.escalating),
-        ("ongoing", digest.ongoing),
-    ):
-        told = [_told(row, digest.zone) for row in rows[:shown]]
-        shown -= len(told)
+    for status, rows in by_status.items():
+        told = [_told(row, digest.zone) for row in rows if row.problem_id in first]
         if told:
             title = f"{status.capitalize()} ({digest.numbers[status]:,})"
             sections.append({"title": title, "problems": told})

@@ -3,7 +3,8 @@
 Everything here only reads, takes and gives aware datetimes, and treats the end of a
 period as exclusive. "No data" is None, and is not zero: zero is said only of a time
 in which some process reported. What is past the retention of short rows is answered
-for whole hours or days: state the `answerable` period, not the one asked for.
+for whole hours or days: ask for the `answerable` period, and state that one. A period
+that is asked for without it is made longer as well, but from an hour later on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from django_safecache.reports.cache import (
     totals,
 )
 from django_safecache.reports.causes import problems, worst_problems
+from django_safecache.reports.crowds import told_of
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -51,6 +53,7 @@ __all__ = [
     "problems",
     "reported_before",
     "series",
+    "told_of",
     "totals",
     "worst_problems",
     "writers",

@@ -1,6 +1,7 @@
 """What the caches did: sums over a period, by place and by step.
 
-All of it is of `to_read(period)`: state `answerable(period)`, which is the same.
+All of it is of `to_read(period)`: of what `answerable` has said within the last hour
+(`Horizon.GRACE`) that is the same period. Ask for that one, and state it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ from django_safecache.models import (
     Resolution,
     Together,
 )
+from django_safecache.models.fields import (
+    ALIAS_LENGTH,
+    KEY_GROUP_LENGTH,
+    SERVER_LENGTH,
+)
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
+from django_safecache.recording.fingerprints import shortened
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -59,6 +66,11 @@ _NO_CALLS = dict.fromkeys((*_CALL_COLUMNS, "duration_max"), 0)
 _SUMS = {
     **{name: Sum(name) for name in (*_CALL_COLUMNS, *_OTHER_COLUMNS)},
     "duration_max": Max("duration_max"),
+}
+_LENGTHS = {
+    "alias": ALIAS_LENGTH,
+    "server": SERVER_LENGTH,
+    "key_group": KEY_GROUP_LENGTH,
 }
 
 _Sums = Mapping[str, Any]
@@ -192,7 +204,12 @@ def _found(
     """
     database = get_settings().database
     wanted = {"alias": alias, "server": server, "key_group": key_group}
-    named = {name: value for name, value in wanted.items() if value is not None}
+    named = {
+        # As it is stored, whether it is asked for in full or not.
+        name: shortened(value, _LENGTHS[name])
+        for name, value in wanted.items()
+        if value is not None
+    }
     by_key_group = by_key_group or key_group is not None
     together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
     if by_key_group and server is not None:

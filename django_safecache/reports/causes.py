@@ -5,7 +5,7 @@ A problem that is older than the period is escalating if it occurred more than
 two weeks, so that a weekend is in them as often as it is in the year. Three times,
 because the counts of one and the same fault vary twofold from day to day with the
 traffic. And at least `ESCALATING_COUNT` times, because three instead of one is chance.
-Where rows are left of fewer than `ENOUGH_DAYS` of those days, it is not said of any.
+Where fewer than `ENOUGH_DAYS` of those days are known, it is not said of any.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
-from heapq import nsmallest
 
 from django.db.models import Count, QuerySet, Sum, Window
 from django.db.models.functions import DenseRank
@@ -26,6 +25,8 @@ from django_safecache.models import (
     ProblemFacet,
     ProblemState,
 )
+from django_safecache.recording.browser_errors import KIND as BROWSER
+from django_safecache.reports.crowds import first
 from django_safecache.reports.days_before import DAY, Counts, DaysBefore
 from django_safecache.reports.facts import (
     Period,
@@ -43,10 +44,15 @@ ESCALATING_FACTOR = 3
 
 
 def problems(period: Period, *, limit: int = 50) -> list[ProblemCountRow]:
-    """The problems that occurred in the period, most occurrences first."""
+    """The problems that occurred in the period, most occurrences first.
+
+    Errors of browsers have their share of them, see `crowds`.
+    """
     period = to_read(period)
     counted = _counted(period)
-    most = sorted(counted, key=lambda pk: (-counted[pk], pk))[:limit]
+    browsers = _browsers(period) if len(counted) > limit else frozenset()
+    ordered = sorted(counted, key=lambda pk: (-counted[pk], pk))
+    most = first(ordered, limit, browsers.__contains__)
     return _rows(period, {pk: counted[pk] for pk in most}, DaysBefore.of(period.start))
 
 
@@ -54,7 +60,8 @@ def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
     """All that occurred in the period, counted; those to be told first, in full.
 
     They are in the order of `ProblemStatus`, most occurrences first, without those
-    that were muted. Of all others no more is held than a few numbers.
+    that were muted; errors of browsers have their share of them, see `crowds`. Of all
+    others no more is held than a few numbers.
     """
     period = to_read(period)
     counted = _counted(period)
@@ -62,6 +69,7 @@ def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
     numbers: Counter[str] = Counter()
     occurrences: Counter[str] = Counter()
     found: list[tuple[int, int, int]] = []
+    browsers: set[int] = set()
     order = {status: place for place, status in enumerate(ProblemStatus)}
     ids = list(counted)
     for start in range(0, len(ids), BATCH_SIZE):
@@ -71,8 +79,19 @@ def worst_problems(period: Period, *, limit: int = 50) -> WorstProblems:
             if status != ProblemStatus.MUTED:
                 occurrences[problem.kind] += batch[problem.pk]
                 found.append((order[status], -batch[problem.pk], problem.pk))
-    told = {pk: -negative for _, negative, pk in nsmallest(limit, found)}
-    return WorstProblems(tuple(_rows(period, told, days)), numbers, occurrences)
+                if problem.kind == BROWSER:
+                    browsers.add(problem.pk)
+    told = first([pk for _, _, pk in sorted(found)], limit, browsers.__contains__)
+    rows = _rows(period, {pk: counted[pk] for pk in told}, days)
+    return WorstProblems(tuple(rows), numbers, occurrences)
+
+
+def _browsers(period: Period) -> frozenset[int]:
+    """The problems of browsers that may have occurred in the period."""
+    found = Problem.objects.using(get_settings().database).filter(
+        kind=BROWSER, last_seen__gte=period.start
+    )
+    return frozenset(found.values_list("pk", flat=True))
 
 
 def _counted(period: Period) -> dict[int, int]:
@@ -92,7 +111,7 @@ def _statuses(
 ) -> Iterator[tuple[Problem, ProblemStatus]]:
     found = Problem.objects.using(get_settings().database).in_bulk(list(counted))
     history = days.counts({pk: problem.first_seen for pk, problem in found.items()})
-    escalates = days.known >= ENOUGH_DAYS
+    escalates = sum(days.known) >= ENOUGH_DAYS
     for pk, problem in found.items():
         usual = _usual(history[pk], period.length)
         yield (
@@ -123,7 +142,7 @@ def _rows(
             tuple(sorted(servers[problem_id])),
             history[problem_id],
             period,
-            escalates=days.known >= ENOUGH_DAYS,
+            escalates=sum(days.known) >= ENOUGH_DAYS,
         )
         for problem_id, count in counted.items()
         if problem_id in found

@@ -2,12 +2,16 @@
 
 They are local days and come from rows of hours, which are kept for some weeks. Longer
 ago, where the moment is the edge of a UTC day, they are UTC's and come from rows of
-days. A day that is longer ago than those rows is one that nothing is known of.
+days. A day that is longer ago than those rows is one that nothing is known of, and so
+is one on which no process reported.
+
+Days end with an hour (of UTC), the last of them with the one before the moment: a row
+of an hour cannot be divided, and what has yet to be rolled up is told the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -19,6 +23,7 @@ from django.utils import timezone
 from django_safecache.conf import PROBLEM_HOURS_FOR, get_settings
 from django_safecache.models import Horizon, ProblemCount, Resolution
 from django_safecache.reports.facts import Period
+from django_safecache.reports.processes import covers, reporting
 from django_safecache.reports.rows import kept
 
 HISTORY_DAYS = 14
@@ -29,11 +34,11 @@ Counts = tuple[int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class DaysBefore:
-    """`days`, oldest first; without `kept_from`, rows go back all the way."""
+    """`days`, oldest first, and whether anything is known of each."""
 
     days: tuple[Period, ...]
+    known: tuple[bool, ...]
     resolution: Resolution
-    kept_from: datetime | None
 
     @classmethod
     def of(cls, moment: datetime) -> DaysBefore:
@@ -42,19 +47,11 @@ class DaysBefore:
             hours = min(hours, timezone.now() - PROBLEM_HOURS_FOR - Horizon.GRACE)
         days = _local_days(moment)
         if not hours or hours <= days[0].start:
-            return cls(days, Resolution.HOUR, hours)
+            return cls(days, _known(days, hours), Resolution.HOUR)
         if moment != Resolution.DAY.start_of(moment):
-            return cls(days, Resolution.HOUR, hours)
-        return cls(
-            _days(moment - number * DAY for number in range(HISTORY_DAYS + 1)),
-            Resolution.DAY,
-            since.get(Resolution.DAY),
-        )
-
-    @property
-    def known(self) -> int:
-        """How many of the days there are still rows of."""
-        return sum(map(self._is_kept, self.days))
+            return cls(days, _known(days, hours), Resolution.HOUR)
+        days = _days(moment - number * DAY for number in range(HISTORY_DAYS + 1))
+        return cls(days, _known(days, since.get(Resolution.DAY)), Resolution.DAY)
 
     def counts(self, first_seen: Mapping[int, datetime]) -> dict[int, Counts]:
         """Problem id to its occurrences on each of the days.
@@ -63,18 +60,16 @@ class DaysBefore:
         or that ended before the problem was first seen.
         """
         counted = self._counted(first_seen)
+        days = [*zip(self.days, self.known, strict=True)]
         return {
             problem_id: tuple(
                 (counted.get(problem_id, {}).get(f"day_{number}") or 0)
-                if self._is_kept(day) and first < day.end
+                if known and first < day.end
                 else None
-                for number, day in enumerate(self.days)
+                for number, (day, known) in enumerate(days)
             )
             for problem_id, first in first_seen.items()
         }
-
-    def _is_kept(self, day: Period) -> bool:
-        return self.kept_from is None or day.start >= self.kept_from
 
     def _counted(self, problem_ids: Iterable[int]) -> dict[int, dict[str, int | None]]:
         sums = {
@@ -95,8 +90,18 @@ class DaysBefore:
         return {row.pop("problem"): row for row in map(dict[str, Any], counted)}
 
 
+def _known(days: Sequence[Period], kept_from: datetime | None) -> tuple[bool, ...]:
+    """Of each day whether there are rows of it, and were any written."""
+    spans = reporting(Period(days[0].start, days[-1].end))
+    return tuple(
+        (kept_from is None or day.start >= kept_from)
+        and covers(spans, day.start, day.end)
+        for day in days
+    )
+
+
 def _local_days(moment: datetime) -> tuple[Period, ...]:
-    """The local days that end at `moment`, or at that time of the day."""
+    """The local days that end at the hour of `moment`, or at that time of the day."""
     local = moment.astimezone(get_settings().digest.zone)
     # Arithmetic forgets which of two times of the clock is meant where it is put back.
     edges = (
@@ -107,5 +112,6 @@ def _local_days(moment: datetime) -> tuple[Period, ...]:
 
 
 def _days(edges: Iterable[datetime]) -> tuple[Period, ...]:
-    """The days between `edges`, of which the latest is first."""
-    return tuple(Period(start, end) for start, end in pairwise(reversed([*edges])))
+    """The days between the hours of `edges`, of which the latest is first."""
+    hours = [Resolution.HOUR.start_of(edge) for edge in edges]
+    return tuple(Period(start, end) for start, end in pairwise(reversed(hours)))

@@ -190,9 +190,10 @@ class ProblemCountRow:
     servers: tuple[str, ...]
     call_sites: tuple[str, ...]
     history: tuple[int | None, ...]
-    """Occurrences on each of the 14 days that end where the period starts, the first
-    of them first; None for days that nothing is known of any more, or that ended
-    before the problem was first seen. Longer ago they may be days of UTC."""
+    """Occurrences on each of the 14 days that end where the period starts (or at the
+    whole hour before), the first of them first; None for days that nothing is known of
+    (any more), or that ended before the problem was first seen. Longer ago they may be
+    days of UTC."""
     usual: float | None
     """The mean of those, for as long a time as the period; None without any."""
     status: ProblemStatus

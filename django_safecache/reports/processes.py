@@ -8,8 +8,12 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from django_safecache.conf import get_settings
-from django_safecache.models import Writer
-from django_safecache.reports.facts import Period, WriterStatus
+from django_safecache.models import Resolution, Writer
+from django_safecache.reports.facts import BUCKET, Period, WriterStatus
+from django_safecache.reports.rows import kept
+
+Span = tuple[datetime, datetime]
+"""From when to when."""
 
 # A writer that missed this many flushes, and a minute, is in trouble or gone.
 STALE_AFTER_FLUSHES = 6
@@ -40,13 +44,28 @@ def writers() -> list[WriterStatus]:
     ]
 
 
-def reporting(period: Period) -> list[tuple[datetime, datetime]]:
-    """From when to when each writer reported, of those that did in the period."""
-    return list(
+def reporting(period: Period) -> list[Span]:
+    """When some process reported, in order: of the period, and of what is kept.
+
+    Writers are known for longer than what they counted, which would be told as zero.
+    """
+    writers = (
         Writer.objects.using(get_settings().database)
         .filter(started__lt=period.end, last_flush__gte=period.start)
         .values_list("started", "last_flush")
+        .order_by("started")
     )
+    oldest = kept().get(Resolution.DAY)
+    spans: list[Span] = []
+    for since, until in writers:
+        # No bucket is within a break that is shorter than one.
+        if spans and since <= spans[-1][1] + BUCKET:
+            spans[-1] = spans[-1][0], max(until, spans[-1][1])
+        else:
+            spans.append((since, until))
+    if oldest is None:
+        return spans
+    return [(max(since, oldest), until) for since, until in spans if until >= oldest]
 
 
 def reported_before(moment: datetime) -> bool:
@@ -55,7 +74,5 @@ def reported_before(moment: datetime) -> bool:
     return rows.filter(started__lt=moment).exists()
 
 
-def covers(
-    spans: Iterable[tuple[datetime, datetime]], start: datetime, end: datetime
-) -> bool:
+def covers(spans: Iterable[Span], start: datetime, end: datetime) -> bool:
     return any(since < end and until >= start for since, until in spans)

@@ -91,10 +91,9 @@ def _widened(period: Period, kept: Kept) -> Period:
     start, end = period.start, period.end
     for shorter, longer in LONGER.items():
         since = kept.get(shorter)
-        if since is None:
+        if since is None or start >= since:
             continue
-        if start < since:
-            start = longer.start_of(start)
+        start = longer.start_of(start)
         if longer.start_of(end) < since:
             end = ceil(end, longer)
     oldest = kept.get(Resolution.DAY)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from django_safecache.storage.clocks import now_at_most
 from django_safecache.storage.problems import unmute_what_exceeds
 from django_safecache.storage.rollup import RolledUp, roll_up
 from django_safecache.storage.totals import store, store_trouble
 
-__all__ = ["RolledUp", "roll_up", "store", "store_trouble", "unmute_what_exceeds"]
+__all__ = [
+    "RolledUp",
+    "now_at_most",
+    "roll_up",
+    "store",
+    "store_trouble",
+    "unmute_what_exceeds",
+]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.db import models
-from django.db.models import Min, Q
+from django.db.models import Min, Q, QuerySet
 
 from django_safecache.conf import PROBLEM_HOURS_FOR, RetentionDays
 from django_safecache.models import (
@@ -31,6 +31,7 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording import leftovers
+from django_safecache.storage.clocks import database_now
 from django_safecache.storage.folding import BUCKET
 from django_safecache.storage.locking import locked
 
@@ -80,6 +81,7 @@ def _prune_resolution(
     horizon = Horizon.objects.using(using).filter(resolution=resolution)
     moved = horizon.filter(Q(kept_from=None) | Q(kept_from__lt=kept_from))
     moved.update(kept_from=kept_from)
+    _bring_back(horizon, resolution, now, using)
     old = Q(writer="", resolution=resolution)
     deleted = _by_time(
         CacheDigest, old & Q(bucket__lt=kept_from - Horizon.GRACE), using
@@ -89,6 +91,18 @@ def _prune_resolution(
     return deleted + _by_time(
         ProblemCount, old & Q(bucket__lt=kept_from - Horizon.GRACE), using
     )
+
+
+def _bring_back(
+    horizon: QuerySet[Horizon], resolution: Resolution, now: datetime, using: str
+) -> None:
+    """Undo a `kept_from` in the future, which a clock that was ahead has said.
+
+    What it took for old is gone, up to now as far as anybody knows.
+    """
+    latest = max(now, database_now(using))
+    next_bucket = resolution.start_of(latest) + resolution.length
+    horizon.filter(kept_from__gt=next_bucket).update(kept_from=next_bucket)
 
 
 def _by_time(

@@ -26,6 +26,9 @@ def roll_up(now: datetime, *, using: str, retention: RetentionDays) -> RolledUp:
     writers, and be killed while they do: it is done in short transactions, each of
     which leaves every count exact. Done again it does nothing. Raises what the
     database raises; then what was done until then stays done.
+
+    `now` is not to be later than it is, see `now_at_most`: a process that it takes for
+    dead loses what it has yet to store of that time.
     """
     prepare(using)
     return RolledUp(

@@ -58,6 +58,16 @@ class TestLimits:
         assert taken(10, "2001:db8::ffff:1") == 0
         assert taken(10, "2001:db8:0:1::1") == 10
 
+    def test_an_ipv6_site_has_as_many_as_four_clients(self, taken):
+        networks = [f"2001:db8:0:{number:x}::1" for number in range(10)]
+        each = [taken(20, network, per_process=1000) for network in networks]
+        assert each == [10, 10, 10, 10, 0, 0, 0, 0, 0, 0]
+        assert taken(20, "2001:db8:1::1", per_process=1000) == 10
+
+    def test_what_is_refused_to_a_network_is_not_taken_from_its_site(self, taken):
+        taken(1000, "2001:db8::1", per_process=1000)
+        assert taken(20, "2001:db8:0:1::1", per_process=1000) == 10
+
     def test_an_ipv4_client_is_the_same_in_both_notations(self, taken):
         assert taken(10, "::ffff:10.0.0.1") == 10
         assert taken(10, "10.0.0.1") == 0

@@ -113,6 +113,7 @@ class TestSilence:
 class TestProblems:
     def test_they_are_told_as_new_regressed_escalating_or_ongoing(self):
         long_ago = NOON - timedelta(days=40)
+        reporting(long_ago, NOON)
         occurred(NOON, exception="a")
         occurred(NOON, exception="b", first_seen=long_ago, regressed_at=NOON)
         occurred(NOON, exception="b2", first_seen=long_ago, count=10)

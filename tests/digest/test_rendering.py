@@ -104,6 +104,7 @@ class TestText:
         assert places == sorted(places)
 
     def test_a_problem_is_told_with_all_that_is_known(self):
+        reporting(LONG_AGO, NOON)
         occurred(
             NOON,
             errno=32,
@@ -197,6 +198,21 @@ class TestSize:
         assert rendered.subject == (
             "safecache Tue 14 Jan: 120 new, 120 errors on 120 servers"
         )
+
+    def test_what_strangers_make_up_leaves_room_for_the_site_s_own(self):
+        for number in range(60):
+            occurred(
+                NOON,
+                kind="browser",
+                exception="Error",
+                message=f"{number} " + "'" * 500,
+                call_sites=[f"{number:02}" + "'" * 198 for number in range(10)],
+                count=50,
+            )
+        occurred(NOON, kind="application", exception="shop.Lost", count=7)
+        html = render(compose(DAY)).html
+        assert 0 < html.count('<div class="problem">') < 50
+        assert html.count("shop.Lost") == 1
 
     def test_those_left_out_are_counted(self):
         for number in range(60):

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone as django_timezone
 from stored import counted, reporting
 
-from django_safecache.models import CacheDigest, Horizon
+from django_safecache.models import CacheDigest, Horizon, Resolution
 
 NOW = datetime.now(timezone.utc)
 
@@ -36,6 +37,18 @@ class TestCommand:
         settings.SAFECACHE = {"RETENTION_DAYS": {"hour": 100}}
         counted(NOW - timedelta(days=90), hits=1, resolution=60, writer="")
         assert rollup() == "0 rows rolled up, 0 rows past retention deleted.\n"
+
+    def test_a_host_whose_clock_is_ahead_takes_nobody_for_dead(self, monkeypatch):
+        """Nor what is new for old: the database's clock is right."""
+        reporting(NOW - timedelta(hours=2), NOW)
+        counted(NOW, hits=1)
+        counted(NOW, hits=1, resolution=60, writer="")
+        ahead = NOW + timedelta(days=30)
+        monkeypatch.setattr(django_timezone, "now", lambda: ahead)
+        assert rollup() == "0 rows rolled up, 0 rows past retention deleted.\n"
+        assert CacheDigest.objects.count() == 2
+        kept = Horizon.objects.get(resolution=Resolution.HOUR).kept_from
+        assert kept < NOW
 
 
 @pytest.fixture

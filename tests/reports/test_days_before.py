@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
-from stored import at
+from stored import at, reporting
 
 from django_safecache import reports
 from django_safecache.conf import RetentionDays
@@ -108,8 +108,66 @@ class TestClocks:
         self, settings, hour
     ):
         settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": "Europe/Berlin"}}
-        moment = at(2025, 10, 26, hour, 30)
+        moment = at(2025, 10, 26, hour)
         days = DaysBefore.of(moment).days
         assert days[-1].end == moment
-        assert days[-1].start == at(2025, 10, 25, 0, 30)
+        assert days[-1].start == at(2025, 10, 25)
         assert len(days) == 14
+
+
+class TestWholeHours:
+    """An hour that the period begins in is one row, once it is rolled up."""
+
+    @pytest.mark.parametrize("rolled", [False, True])
+    @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu"])
+    @pytest.mark.parametrize("minutes", [5, 30, 55])
+    def test_nothing_of_the_period_is_told_as_of_the_day_before(
+        self, settings, zone, minutes, rolled
+    ):
+        settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": zone}}
+        occurred_every_day(13, count=1)
+        hour = NOON - 2 * DAY
+        for after, count in ((-5, 20), (0, 300), (minutes, 4000)):
+            ProblemCount.objects.create(
+                problem=Problem.objects.get(),
+                resolution=Resolution.FIVE_MINUTES,
+                bucket=hour + timedelta(minutes=after),
+                alias="sessions",
+                writer="w",
+                count=count,
+            )
+        if rolled:
+            roll()
+        start = hour + timedelta(minutes=minutes)
+        (row,) = reports.problems(Period(start, start + timedelta(hours=1)))
+        assert (row.count, row.history[-1]) == (4000, 21)
+        assert row.status == "escalating"
+
+
+class TestSilence:
+    """A day on which no process reported is no day without occurrences."""
+
+    @pytest.fixture
+    def problem(self):
+        """It occurred 12 times yesterday."""
+        occurred_every_day(1, count=12)
+        return Problem.objects.get()
+
+    def yesterday(self):
+        return reports.problems(Period(NOW.replace(minute=0) - DAY, NOW))[0]
+
+    def test_nothing_is_known_of_it(self, problem):
+        Writer.objects.update(started=NOW - DAY)
+        reporting(NOW - 20 * DAY, NOW - 19 * DAY, name="old")
+        row = self.yesterday()
+        assert (row.history, row.usual) == ((None,) * 14, None)
+        assert row.status == "ongoing"
+
+    @pytest.mark.parametrize(
+        ("days", "status"), [(3, "ongoing"), (4, "escalating")], ids=["2", "3"]
+    )
+    def test_of_fewer_than_three_days_nothing_escalates(self, problem, days, status):
+        Writer.objects.update(started=NOW - days * DAY)
+        row = self.yesterday()
+        assert row.status == status
+        assert row.history == (*[None] * (15 - days), *[0] * (days - 1))

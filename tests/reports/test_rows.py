@@ -7,12 +7,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
+from stored import reporting
 
 from django_safecache import reports
 from django_safecache.conf import RetentionDays
 from django_safecache.models import Resolution
 from django_safecache.recording.recorder import Recorder
-from django_safecache.reports import Period, Totals
+from django_safecache.reports import Period, Totals, processes
 from django_safecache.reports.rows import longest_in, rows_rolled_up
 from django_safecache.storage import roll_up, store
 
@@ -160,6 +161,13 @@ class TestPruned:
         assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 5 * MINUTE)
         assert reports.totals(asked).hits == site.hits(period)
 
+    def test_one_that_is_kept_stays_though_rows_of_its_hour_are_gone(self, site):
+        site.roll(five_minutes=1, now=AT_NOON - 30 * MINUTE)
+        start = AT_NOON - DAY - 30 * MINUTE
+        asked = Period(start, start + 25 * MINUTE)
+        assert reports.answerable(asked) == asked
+        assert reports.totals(asked).hits == site.hits(asked)
+
     def test_steps_become_as_long_as_the_rows(self, site):
         site.roll(five_minutes=1, hour=1)
         asked = Period(AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR)
@@ -236,3 +244,29 @@ class TestNoData:
         site.roll(now=AT_NOON + 60 * DAY)
         assert reports.totals(Period(AT_NOON + DAY, AT_NOON + 2 * DAY)) == Totals()
         assert reports.totals(Period(AT_NOON + 5 * DAY, AT_NOON + 6 * DAY)) is None
+
+    def test_what_was_pruned_is_no_zero_though_processes_are_remembered(self, site):
+        """Writers that are long gone are one row, which goes back further than days."""
+        for days in range(1, 61):
+            site.clock.now = NOON + days * 86_400
+            site.count(hits=1)
+            site.flush()
+        site.roll(day=30, now=AT_NOON + 60 * DAY)
+        month = Period(AT_NOON + 29.5 * DAY, AT_NOON + 59.5 * DAY)
+        compared = reports.compare(month)
+        assert (compared.totals.hits, compared.before) == (30, None)
+        gone = Period(AT_NOON + 10.5 * DAY, AT_NOON + 11.5 * DAY)
+        assert (reports.answerable(gone), reports.totals(gone)) == (gone, None)
+        assert [point.totals for point in reports.series(gone, step=DAY)] == [None]
+
+    def test_many_short_processes_are_one_time_in_which_some_reported(self, db):
+        """Unless a bucket fits in between them."""
+        for minute in (0, 3, 8, 20):
+            start = AT_NOON + minute * MINUTE
+            reporting(start, start + MINUTE, name=f"at {minute}")
+        reporting(AT_NOON, AT_NOON + 6 * MINUTE)
+        spans = processes.reporting(Period(AT_NOON, AT_NOON + HOUR))
+        assert spans == [
+            (AT_NOON, AT_NOON + 9 * MINUTE),
+            (AT_NOON + 20 * MINUTE, AT_NOON + 21 * MINUTE),
+        ]

@@ -25,7 +25,7 @@ from django_safecache.digest.delivery import (
 from django_safecache.digest.rendering import render
 from django_safecache.models import MailStatus
 from django_safecache.reports import Period
-from django_safecache.storage import roll_up, unmute_what_exceeds
+from django_safecache.storage import now_at_most, roll_up, unmute_what_exceeds
 
 # A run at midnight sharp waits for what other processes still have to store, so that
 # the mail's numbers are those of the whole day; but never longer than this.
@@ -124,12 +124,12 @@ class Command(BaseCommand):
     def _close(self, asked: date | None) -> None:
         _flush_own_counts()
         self._wait_for_the_last_counts()
-        now = timezone.now()
+        database = get_settings().database
+        now = now_at_most(database)
         days = [asked] if asked else due_days(now)
         if not days:
             self.stdout.write("Nothing to do: no day is due.")
         outcomes = []
-        database = get_settings().database
         # Processes see to it as they store, but not to what others store with them.
         unmute_what_exceeds(since=now - LOOK_BACK, using=database)
         for day in days:
@@ -138,8 +138,7 @@ class Command(BaseCommand):
                 self._leave(day)
             else:
                 outcomes.append(closed)
-        conf = get_settings()
-        roll_up(now, using=conf.database, retention=conf.retention_days)
+        roll_up(now, using=database, retention=get_settings().retention_days)
         self._report(outcomes)
 
     def _leave(self, day: date) -> None:

@@ -6,10 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
-from django.utils import timezone
 
 from django_safecache.conf import get_settings
-from django_safecache.storage import roll_up
+from django_safecache.storage import now_at_most, roll_up
 
 
 class Command(BaseCommand):
@@ -23,7 +22,9 @@ class Command(BaseCommand):
         conf = get_settings()
         try:
             done = roll_up(
-                timezone.now(), using=conf.database, retention=conf.retention_days
+                now_at_most(conf.database),
+                using=conf.database,
+                retention=conf.retention_days,
             )
         except DatabaseError as error:
             raise CommandError(
