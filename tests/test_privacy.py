@@ -299,16 +299,17 @@ class TestTheCache:
     @pytest.mark.parametrize(
         "answer",
         [
-            "SERVER_ERROR cannot store '{value}' for {key}",
+            "SERVER_ERROR cannot store '{value}' for {key}/a",
             "CLIENT_ERROR bad key {prefix}:1:{key}/a in line",
-            'SERVER_ERROR proxy: password={value} refused for "{key}"',
+            'SERVER_ERROR proxy: password={value} refused for "{key}/a"',
             "ERROR https://ana:{value}@cache.example",
-            "VALUE {key} 0 3",
-            "{value} {key}",
-            "STAT {value} {key}",
+            "VALUE {key}/a 0 3",
+            "{value} {key}/a",
+            "STAT {value} {key}/a",
         ],
     )
     def test_what_the_server_says_of_them(self, answer, secret, published, make_cache):
+        """It speaks of a key that it was asked for, or of a part of one."""
         said = answer.format(
             value=secret("value"), key=secret("key"), prefix=secret("prefix")
         )
