@@ -241,6 +241,9 @@ MESSAGES = [
     "(1045, \"Access denied for user '{}'@'10.0.0.1' (using password: YES)\")",
     "session_id {{'sid': '{}'}} expired",
     "client_secret={}&grant_type=code",
+    "next=/sign-in/%3Ftoken%3D{}%26lang%3Dde",
+    "cannot import name 'x' from 'shop' (/home/{}/site/shop/__init__.py)",
+    "cannot read C:\\Users\\{} Berg\\site\\settings.py",
 ]
 
 

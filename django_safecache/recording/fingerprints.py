@@ -48,16 +48,18 @@ _ANYWHERE = (
 )
 _PART = "pass|key|auth|jwt|otp|pin|sid|sig|dsn|user|login|account|customer|tenant|phone"
 _CAPITAL = "|".join(word.capitalize() for word in _PART.split("|"))
+# Percent-encoded too, as it may be in a URL that is part of another; see `_ZEROS`.
+_SIGN = r"""\\?["']?\s{0,3}(?:[:=]|%\d[ADad])"""
 _SECRET = re.compile(
     rf"""(?x) (?<![\w-])                # so that each name is looked at but once
-    (?= [\w-]+ \\?["']?\s{{0,3}}[:=] )
+    (?= [\w-]+ {_SIGN} )
     (?= [\w-]*? (?:
         (?i:{_ANYWHERE})
       | (?<![A-Za-z]) (?i:{_PART}) (?![A-Za-z])
       | (?: (?<![A-Za-z])(?:{_PART}) | {_CAPITAL} )
         (?![a-z]|Error|Exception|Warning)
     ) )
-    ([\w-]+) (\\?["']?\s{{0,3}}[:=][\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
+    ([\w-]+) ({_SIGN}[\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
     (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
       | \\["'].*?(?:\\["']|$)
       # Not what closes the brackets and quotes that it stands in.
@@ -80,9 +82,21 @@ _HEX = re.compile(
 _NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*(?:(?:st|nd|rd|th)\b)?")
 # A list, which has another length each time.
 _LIST = re.compile(r"(<n>|<text>)(?:,? (?:and|or) \1|,\s?\1){1,1000}")
-# Random letters and digits: keys of APIs, parts of tokens, identifiers in base 64.
+# Random letters and digits: keys of APIs and sessions, identifiers in base 64. Not what
+# is hexadecimal, which `_HEX` makes the same as its shorter ones.
 _TOKEN = re.compile(
-    r"(?<![\w+/=-])(?=[\w+/=-]{0,200}\d)(?=[\w+/=-]{0,200}[A-Z])[A-Za-z0-9_+/=-]{20,}"
+    r"""(?x) (?<![\w+/=-]) (?= [\w+/=-]{20} ) (?! [0-9A-Fa-f-]+ (?![\w+/=-]) )
+    (?: (?= [\w+/=-]{0,200}\d ) (?= [\w+/=-]{0,200}[A-Z] )
+      | (?= (?: [A-Za-z_+/=-]{0,200}\d ){3} ) ) [A-Za-z0-9_+/=-]{20,}"""
+)
+# The directory of a release, or somebody's home: not ``/search/``, nor ``and/or/not``.
+_PATH = re.compile(
+    r"""(?x)
+    (?<![\w.~/-]) (?: / [^\s/\\'"`“”<>()\[\]{}|,:;?*]+ ){2,} /?
+    # Whose directories have spaces.
+    | (?<![\w\\]) (?: [A-Za-z]:[\\/]+ | \\\\+ (?=\w) )
+      (?: [^\\/:*?"'<>|]{1,100} [\\/]+ ){1,50} [^\s\\/:*?"'<>|(),;]*
+    """
 )
 _QUOTED = re.compile(
     r"""(?x) (?<!\w) [bru]{0,2} (?:
@@ -164,8 +178,8 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     Removed is what is quoted, unless it is a name in the code (see `code_names`); what
     follows ``=`` or ``:`` after a name with password, token, key or user in it, up to a
     space; all that follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail
-    addresses, hosts, numbers, and long random words. Cannot know any other unquoted
-    value from a word.
+    addresses, paths, hosts, numbers, and long random words. Cannot know any other
+    unquoted value from a word.
     """
     return _by_the_rules(_shape(text, keys, server))
 
@@ -185,6 +199,7 @@ def _by_the_rules(text: str) -> str:
     text = _EMAIL.sub("<email>", text)
     text = _without_values(text)
     text = _HOST.sub("<host>", text)
+    text = _PATH.sub("<path>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
     text = _NUMBER.sub("<n>", text)

@@ -44,6 +44,19 @@ class TestGrouping:
             ("no such users: 'ana', 'bob' and 'eve'", "no such users: 'joe'"),
             ("commit ab12cd3 is gone", "commit 1234567 is gone"),
             ("the 3rd time", "the 21st time"),
+            (
+                "session u4bq0rkzq5o0zw0c3y7q9o3e8jcj0n2d is gone",
+                "session k2w9zq1x8y7v6u5t4s3r2q1p0o9n8m7l is gone",
+            ),
+            ("commit ab12cd3 is gone", f"commit {'ab12cd3' * 6} is gone"),
+            (
+                "Order 3F2504E0-4F89-11D3-9A0C-0305E82C3301 lost",
+                "Order 6ba7b810-9dad-11d1-80b4-00c04fd430c8 lost",
+            ),
+            (
+                "cannot import name 'x' from 'shop' (/srv/releases/17/shop/a.py)",
+                "cannot import name 'x' from 'shop' (/srv/releases/ab/shop/a.py)",
+            ),
         ],
     )
     def test_numbers_hosts_and_values_do_not_tell_problems_apart(self, one, other):
@@ -162,6 +175,25 @@ class TestScrubbing:
                 "Max retries exceeded with url: <url> (Caused by X)",
             ),
             ("token_hex AKIAIOSFODNN7EXAMPLE refused", "token_hex <text> refused"),
+            ("got xoxb-123456789012-abcdefabcdefghij", "got <text>"),
+            (
+                "next=/in%3Ftoken%3Dana%26x refused",
+                "next=/in%<n>Ftoken%<n>D<secret> refused",
+            ),
+            (
+                "cannot import name 'x' from 'shop' (/home/ana/site/shop/__init__.py)",
+                "cannot import name 'x' from 'shop' (<path>)",
+            ),
+            ("file=/home/ana/a.py, line 3", "file=<path>, line <n>"),
+            ("no /home/ana/Zoë/a%20b.", "no <path>"),
+            (
+                "GET /users/ana failed: /search/ and/or/not",
+                "GET <path> failed: /search/ and/or/not",
+            ),
+            ("cache-1:80/users/ana and ./a/b", "<host><path> and ./a/b"),
+            (r"no C:\Users\Ana Berg\site\a.py: lost", "no <path>: lost"),
+            (r"no (c:\\Users\\ana\\a.py) or d:/ana/b", "no (<path>) or <path>"),
+            (r"no \\files\ana\x.doc here", "no <path> here"),
             ("jwt eyJhbGciOiJIUzI1NiJ9xx refused", "jwt <text> refused"),
             (
                 "the authentication keys of users are old",
