@@ -243,6 +243,8 @@ MESSAGES = [
     "client_secret={}&grant_type=code",
     "next=/sign-in/%3Ftoken%3D{}%26lang%3Dde",
     "cannot import name 'x' from 'shop' (/home/{}/site/shop/__init__.py)",
+    "Command # 2 (HGET cart:{} total) of pipeline caused error: WRONGTYPE of a key",
+    "Max retries exceeded with url: /orders/?name=a {} (Caused by TimeoutError)",
     "cannot read C:\\Users\\{} Berg\\site\\settings.py",
 ]
 

@@ -28,8 +28,12 @@ _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 
 # The quantifiers are bounded, so that no text makes a pattern take quadratic time.
 _URL = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+" r"|\b((?i:url)): \S+"  # urllib3's
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+"
+    r"|\b(with url): .*?(?= \(Caused by |$)"  # urllib3's, which may have spaces
+    r"|\b((?i:url)): \S+"
 )
+# What redis was asked, which holds the key and the value.
+_PIPELINE = re.compile(r"\bCommand # \d+ \(.*\) of pipeline caused error")
 _QUERY = re.compile(r"\?[\w.%\[\]-]{1,64}=\S*")
 # A header is the rest of its line: a cookie after the first is one too.
 _HEADER = re.compile(
@@ -78,6 +82,15 @@ _HEX = re.compile(
     r"\b0x[0-9A-Fa-f]+\b"
     r"|\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"
     r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{6,}\b"
+)
+_MONTH = (
+    "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
+    "|Sept?(?:ember)?|Oct(?:ober)?|(?:Nov|Dec)(?:ember)?)"
+)
+_DAY = "(?:(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?,? )"
+_DATE = re.compile(
+    rf"\b{_DAY}?(?:\d{{1,2}}(?:st|nd|rd|th)?[ -]{_MONTH}|{_MONTH} \d{{1,4}})\b"
+    r"(?:,?[ -]\d{4}\b)?"
 )
 _NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*(?:(?:st|nd|rd|th)\b)?")
 # A list, which has another length each time.
@@ -194,6 +207,7 @@ def _shape(text: str, keys: Iterable[object], server: str) -> str:
 
 
 def _by_the_rules(text: str) -> str:
+    text = _PIPELINE.sub("Command <text> of pipeline caused error", text)
     text = without_credentials(text)
     text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
@@ -202,6 +216,7 @@ def _by_the_rules(text: str) -> str:
     text = _PATH.sub("<path>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
+    text = _DATE.sub("<n>", text)
     text = _NUMBER.sub("<n>", text)
     text = _LIST.sub(r"\1", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
@@ -250,7 +265,7 @@ def _without_keys(text: str, keys: Iterable[object]) -> str:
 
 
 def _without_address(match: re.Match[str]) -> str:
-    return f"{match[1]}://<url>" if match[1] else f"{match[2]}: <url>"
+    return f"{match[1]}://<url>" if match[1] else f"{match[2] or match[3]}: <url>"
 
 
 def _without_values(text: str) -> str:

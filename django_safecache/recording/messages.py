@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 
 from django_safecache.recording.fingerprints import TEXT_LENGTH
 
@@ -10,6 +11,7 @@ UNPRINTABLE = "<cannot be printed>"
 MAX_CHILDREN = 100
 """Exceptions of a group that are looked at."""
 
+_COUNT = re.compile(r" \(\d+ sub-exceptions?\)")
 _GROUP: type[BaseException] | tuple[()] = getattr(builtins, "BaseExceptionGroup", ())
 
 
@@ -30,6 +32,7 @@ def told(exception: BaseException) -> str:
         # All failures of task groups are told in the same words.
         children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
         names = sorted({type(child).__qualname__ for child in children})
+        text = _COUNT.sub("", text)
         text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
     return text
 

@@ -45,6 +45,16 @@ class TestGrouping:
             ("commit ab12cd3 is gone", "commit 1234567 is gone"),
             ("the 3rd time", "the 21st time"),
             (
+                "Max retries exceeded with url: /x?q=a b (Caused by X)",
+                "Max retries exceeded with url: /x(1)/y (Caused by X)",
+            ),
+            (
+                "Command # 1 (HGET cart:ana x) of pipeline caused error: WRONGTYPE",
+                "Command # 12 (SET cart:5 a (b) c) of pipeline caused error: WRONGTYPE",
+            ),
+            ("Report of 14 Jan 2026 lost", "Report of Wednesday, 3rd March 2026 lost"),
+            ("Report of May 2026 lost", "Report of Sep 3, 2026 lost"),
+            (
                 "session u4bq0rkzq5o0zw0c3y7q9o3e8jcj0n2d is gone",
                 "session k2w9zq1x8y7v6u5t4s3r2q1p0o9n8m7l is gone",
             ),
@@ -199,6 +209,7 @@ class TestScrubbing:
                 "the authentication keys of users are old",
                 "the authentication keys of users are old",
             ),
+            ("Mayor 3 may be Mon 4", "Mayor <n> may be Mon <n>"),
             ("x" * 65, "<text>"),
             ("2 of 3. cache-1, x+1", "<n> of <n>. cache-<n>, x+<n>"),
             ("a\x00b\x1b[31m\u202ec\ud800\td", "a b [<n>m c d"),
