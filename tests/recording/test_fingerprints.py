@@ -101,6 +101,14 @@ class TestGrouping:
         }
         assert len(causes) == 6
 
+    @pytest.mark.parametrize(
+        "words",
+        ["status ", "Status: ", "status_code=", "HTTP ", "HTTP Error ", "code "],
+    )
+    def test_so_does_an_http_status(self, words):
+        assert scrubbed(f"got {words}404, 17") == f"got {words}404, <n>"
+        assert scrubbed(f"got {words}4041 of 604") == f"got {words}<n> of <n>"
+
     def test_a_key_does_not_change_the_operating_systems_words(self):
         text = "[Errno 32] Broken pipe"
         with_key = fingerprint(text, errno=32, keys=["pipe"])
