@@ -118,15 +118,21 @@ _PATH = re.compile(
       (?: [^\\/:*?"'<>|]{1,100} [\\/]+ ){1,50} [^\s\\/:*?"'<>|(),;]*
     """
 )
+# Of a list, by its repr. Searched for only as far as the last end of one.
+_LISTS = [
+    (re.compile(rf"(?<!\w)[bru]{{0,2}}'{opening}.*?{closing}'"), f"{closing[1]}'")
+    for opening, closing in [(r"\[", r"\]"), (r"\(", r"\)"), (r"\{", r"\}")]
+]
+# What it tries from one place fails from none, or it would take quadratic time.
 _QUOTED = re.compile(
     r"""(?x) (?<!\w) [bru]{0,2} (?:
-      '(\[.*?\]|\(.*?\)|\{.*?\})'                    # of a list, by its repr
+      '[\[({]['"](?=[\w/-]) .* $                      # of a list that was cut off
     | '((?:[^'\\]|\\.|(?<=\w)'(?=\w))*)'             # it's may be within
     | "((?:[^"\\]|\\.)*)"
     | `([^`]*)` | “([^”]*)” | \u2018([^\u2019]*)\u2019 | «([^»]*)»
     ) (?!\w)
     # Cut off, or quotes within quotes: nobody knows where it ends.
-    | (?<!\w) [bru]{0,2} ['"`“\u2018«] (?=\S) .* $
+    | (?<!\w) [bru]{0,2} ['"`“\u2018«] .* $
     """
 )
 # A prefix may be a tenant's name.
@@ -282,6 +288,9 @@ def _without_address(match: re.Match[str]) -> str:
 
 
 def _without_values(text: str) -> str:
+    for listed, end in _LISTS:
+        last = text.rfind(end) + len(end)
+        text = listed.sub("<text>", text[:last]) + text[last:]
     names = code_names.spans(text)
 
     def unquoted(match: re.Match[str]) -> str:

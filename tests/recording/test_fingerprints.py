@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_safecache.recording import fingerprints
 from django_safecache.recording.fingerprints import (
     MESSAGE_LENGTH,
     cause_of,
@@ -171,6 +172,9 @@ class TestScrubbing:
                 "(<text>, {<text>: <text>})",
             ),
             ("rejected 'ana's 'x'y and ana", "rejected <text>"),
+            ("Command '['/bin/mysql', '-pana', 'x", "Command <text>"),
+            ("'[' was never closed: it's 'x'", "<text> was never closed: it's <text>"),
+            ("no ' ana", "no <text>"),
             ("(password=ana) refused", "(password=<secret>) refused"),
             ("Cookie: theme=ana; lang=de", "Cookie: <secret>"),
             ("{'Cookie': 'sessionid=ana; x=y', 'Accept': '*'}", "{<text>: <secret>"),
@@ -330,13 +334,28 @@ class TestScrubbing:
         assert not any(character in "0123456789" for character in scrubbed(text))
 
     @pytest.mark.parametrize(
-        "unit", ["a", "a-", "a.", "1.", "a:", "'", '"', "@", "a@", "token", "=", "://"]
+        "unit",
+        [
+            *("a", "a-", "a.", "1.", "a:", "'", '"', "@", "a@", "token", "=", "://"),
+            *("' \\", "'[", "{'", "'(", '\\"', "/a", "a/b ", "C:\\", "with url: "),
+            *("Command # 1 (", "status ", "1 Jan ", "A1", "`", "%3D"),
+        ],
     )
     def test_no_text_takes_long(self, unit):
         started = time.perf_counter()
         scrubbed(unit * 100_000, keys=[unit] * 500)
         # Quadratic time would be minutes; this is for a machine under load.
         assert time.perf_counter() - started < 5
+
+    @pytest.mark.parametrize(
+        "unit", ["' \\", "'[", "'(", "'{", "\\' ", "' \"", "`", "a'"]
+    )
+    def test_quotes_take_no_quadratic_time(self, unit, monkeypatch):
+        """Of texts that are not cut; it would be minutes."""
+        monkeypatch.setattr(fingerprints, "TEXT_LENGTH", 10**6)
+        started = time.process_time()
+        scrubbed(unit * 30_000)
+        assert time.process_time() - started < 30
 
 
 class TestShortening:
