@@ -241,6 +241,11 @@ MESSAGES = [
     "(1045, \"Access denied for user '{}'@'10.0.0.1' (using password: YES)\")",
     "session_id {{'sid': '{}'}} expired",
     "client_secret={}&grant_type=code",
+    "next=/sign-in/%3Ftoken%3D{}%26lang%3Dde",
+    "cannot import name 'x' from 'shop' (/home/{}/site/shop/__init__.py)",
+    "Command # 2 (HGET cart:{} total) of pipeline caused error: WRONGTYPE of a key",
+    "Max retries exceeded with url: /orders/?name=a {} (Caused by TimeoutError)",
+    "cannot read C:\\Users\\{} Berg\\site\\settings.py",
 ]
 
 
@@ -299,16 +304,17 @@ class TestTheCache:
     @pytest.mark.parametrize(
         "answer",
         [
-            "SERVER_ERROR cannot store '{value}' for {key}",
+            "SERVER_ERROR cannot store '{value}' for {key}/a",
             "CLIENT_ERROR bad key {prefix}:1:{key}/a in line",
-            'SERVER_ERROR proxy: password={value} refused for "{key}"',
+            'SERVER_ERROR proxy: password={value} refused for "{key}/a"',
             "ERROR https://ana:{value}@cache.example",
-            "VALUE {key} 0 3",
-            "{value} {key}",
-            "STAT {value} {key}",
+            "VALUE {key}/a 0 3",
+            "{value} {key}/a",
+            "STAT {value} {key}/a",
         ],
     )
     def test_what_the_server_says_of_them(self, answer, secret, published, make_cache):
+        """It speaks of a key that it was asked for, or of a part of one."""
         said = answer.format(
             value=secret("value"), key=secret("key"), prefix=secret("prefix")
         )

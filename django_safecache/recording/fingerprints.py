@@ -24,10 +24,20 @@ EXCEPTION_LENGTH = 200
 # What is behind this is not looked at: the text may be a server's, and endless.
 TEXT_LENGTH = 2000
 
+# Which says what went wrong, as no other number does.
+_STATUS = re.compile(
+    r"(?:[Ss]tatus|[Cc]ode|HTTP(?: Error)?)(?: |=|: )([1-5]\d\d)(?!\w|[.,-]\d)"
+)
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+
 # The quantifiers are bounded, so that no text makes a pattern take quadratic time.
 _URL = re.compile(
-    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+" r"|\b((?i:url)): \S+"  # urllib3's
+    r"\b([A-Za-z][A-Za-z0-9+.-]{0,20})://\S+"
+    r"|\b(with url): .*?(?= \(Caused by |$)"  # urllib3's, which may have spaces
+    r"|\b((?i:url)): \S+"
 )
+# What redis was asked, which holds the key and the value.
+_PIPELINE = re.compile(r"\bCommand # \d+ \(.*\) of pipeline caused error")
 _QUERY = re.compile(r"\?[\w.%\[\]-]{1,64}=\S*")
 # A header is the rest of its line: a cookie after the first is one too.
 _HEADER = re.compile(
@@ -46,16 +56,18 @@ _ANYWHERE = (
 )
 _PART = "pass|key|auth|jwt|otp|pin|sid|sig|dsn|user|login|account|customer|tenant|phone"
 _CAPITAL = "|".join(word.capitalize() for word in _PART.split("|"))
+# Percent-encoded too, as it may be in a URL that is part of another; see `_ZEROS`.
+_SIGN = r"""\\?["']?\s{0,3}(?:[:=]|%\d[ADad])"""
 _SECRET = re.compile(
     rf"""(?x) (?<![\w-])                # so that each name is looked at but once
-    (?= [\w-]+ \\?["']?\s{{0,3}}[:=] )
+    (?= [\w-]+ {_SIGN} )
     (?= [\w-]*? (?:
         (?i:{_ANYWHERE})
       | (?<![A-Za-z]) (?i:{_PART}) (?![A-Za-z])
       | (?: (?<![A-Za-z])(?:{_PART}) | {_CAPITAL} )
         (?![a-z]|Error|Exception|Warning)
     ) )
-    ([\w-]+) (\\?["']?\s{{0,3}}[:=][\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
+    ([\w-]+) ({_SIGN}[\s:=>,;]{{0,9}}) (?:(?i:bearer|basic)\s{{1,3}})?
     (?: "(?:[^"\\]|\\.)*(?:"|$) | '(?:[^'\\]|\\.)*(?:'|$)
       | \\["'].*?(?:\\["']|$)
       # Not what closes the brackets and quotes that it stands in.
@@ -75,22 +87,52 @@ _HEX = re.compile(
     r"|\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"
     r"|\b(?=[A-Fa-f]{0,40}\d)[0-9A-Fa-f]{6,}\b"
 )
-_NUMBER = re.compile(r"(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*(?:(?:st|nd|rd|th)\b)?")
+_MONTH = (
+    "(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
+    "|Sept?(?:ember)?|Oct(?:ober)?|(?:Nov|Dec)(?:ember)?)"
+)
+_DAY = "(?:(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?,? )"
+_DATE = re.compile(
+    rf"\b{_DAY}?(?:\d{{1,2}}(?:st|nd|rd|th)?[ -]{_MONTH}|{_MONTH} \d{{1,4}})\b"
+    r"(?:,?[ -]\d{4}\b)?"
+)
+# All other digits are zeros by then.
+_NUMBER = re.compile(
+    r"([1-5]\d\d)|(?:(?<![\w>-])[-+])?\d+(?:[.,]\d+)*(?:(?:st|nd|rd|th)\b)?"
+)
 # A list, which has another length each time.
 _LIST = re.compile(r"(<n>|<text>)(?:,? (?:and|or) \1|,\s?\1){1,1000}")
-# Random letters and digits: keys of APIs, parts of tokens, identifiers in base 64.
+# Random letters and digits: keys of APIs and sessions, identifiers in base 64. Not what
+# is hexadecimal, which `_HEX` makes the same as its shorter ones.
 _TOKEN = re.compile(
-    r"(?<![\w+/=-])(?=[\w+/=-]{0,200}\d)(?=[\w+/=-]{0,200}[A-Z])[A-Za-z0-9_+/=-]{20,}"
+    r"""(?x) (?<![\w+/=-]) (?= [\w+/=-]{20} ) (?! [0-9A-Fa-f-]+ (?![\w+/=-]) )
+    (?: (?= [\w+/=-]{0,200}\d ) (?= [\w+/=-]{0,200}[A-Z] )
+      | (?= (?: [A-Za-z_+/=-]{0,200}\d ){3} ) ) [A-Za-z0-9_+/=-]{20,}"""
 )
+# The directory of a release, or somebody's home: not ``/search/``, nor ``and/or/not``.
+_PATH = re.compile(
+    r"""(?x)
+    (?<![\w.~/-]) (?: / [^\s/\\'"`“”<>()\[\]{}|,:;?*]+ ){2,} /?
+    # Whose directories have spaces.
+    | (?<![\w\\]) (?: [A-Za-z]:[\\/]+ | \\\\+ (?=\w) )
+      (?: [^\\/:*?"'<>|]{1,100} [\\/]+ ){1,50} [^\s\\/:*?"'<>|(),;]*
+    """
+)
+# Of a list, by its repr. Searched for only as far as the last end of one.
+_LISTS = [
+    (re.compile(rf"(?<!\w)[bru]{{0,2}}'{opening}.*?{closing}'"), f"{closing[1]}'")
+    for opening, closing in [(r"\[", r"\]"), (r"\(", r"\)"), (r"\{", r"\}")]
+]
+# What it tries from one place fails from none, or it would take quadratic time.
 _QUOTED = re.compile(
     r"""(?x) (?<!\w) [bru]{0,2} (?:
-      '(\[.*?\]|\(.*?\)|\{.*?\})'                    # of a list, by its repr
+      '[\[({]['"](?=[\w/-]) .* $                      # of a list that was cut off
     | '((?:[^'\\]|\\.|(?<=\w)'(?=\w))*)'             # it's may be within
     | "((?:[^"\\]|\\.)*)"
     | `([^`]*)` | “([^”]*)” | \u2018([^\u2019]*)\u2019 | «([^»]*)»
     ) (?!\w)
     # Cut off, or quotes within quotes: nobody knows where it ends.
-    | (?<!\w) [bru]{0,2} ['"`“\u2018«] (?=\S) .* $
+    | (?<!\w) [bru]{0,2} ['"`“\u2018«] .* $
     """
 )
 # A prefix may be a tenant's name.
@@ -127,9 +169,30 @@ def cause_of(
 
     `keys` are those the cache was called with, `server` is the one it asked.
     """
+    shape = shape_of(exception, errno, text, keys=keys, server=server)
+    return cause_of_shape(kind, exception, errno, shape)
+
+
+def shape_of(
+    exception: str,
+    errno: int | None,
+    text: str,
+    *,
+    keys: Iterable[object] = (),
+    server: str = "",
+) -> str:
+    """What of a text the rules look at, which is cheap to find out.
+
+    It is neither scrubbed nor longer than `TEXT_LENGTH`. See `cause_of`.
+    """
     text = client_texts.words(exception, text[:TEXT_LENGTH])
     # The operating system's own words hold no key, but a key may be one of them.
-    message = scrubbed(text, keys=() if errno is not None else keys, server=server)
+    return _shape(text, () if errno is not None else keys, server)
+
+
+def cause_of_shape(kind: str, exception: str, errno: int | None, shape: str) -> Cause:
+    """The cause behind all failures whose text has the `shape`; see `shape_of`."""
+    message = _by_the_rules(shape)
     exception = shortened(exception, EXCEPTION_LENGTH)
     fingerprint = _digest(str(ALGORITHM), kind, exception, str(errno), message)
     return Cause(fingerprint, kind, exception, errno, message)
@@ -141,21 +204,39 @@ def scrubbed(text: str, *, keys: Iterable[object] = (), server: str = "") -> str
     Removed is what is quoted, unless it is a name in the code (see `code_names`); what
     follows ``=`` or ``:`` after a name with password, token, key or user in it, up to a
     space; all that follows ``Authorization:`` and ``Cookie:``; URLs, queries, e-mail
-    addresses, hosts, numbers, and long random words. Cannot know any other unquoted
-    value from a word.
+    addresses, paths, hosts, numbers, and long random words. Cannot know any other
+    unquoted value from a word.
     """
+    return _by_the_rules(_shape(text, keys, server))
+
+
+def _shape(text: str, keys: Iterable[object], server: str) -> str:
     text = text[:TEXT_LENGTH].strip().partition("\n")[0]
     text = clean(_without_keys(text, keys))
     if server:
         text = text.replace(server, "<host>")
+    # As many: the rules count digits. As bytes it takes a tenth of the time.
+    text = text[:TEXT_LENGTH]
+    shape = text.encode().translate(_ZEROS).decode()
+    # The search takes longer than all of the rest.
+    if "tatus" in text or "ode" in text or "HTTP" in text:
+        for status in _STATUS.finditer(text):
+            shape = shape[: status.start(1)] + status[1] + shape[status.end(1) :]
+    return shape
+
+
+def _by_the_rules(text: str) -> str:
+    text = _PIPELINE.sub("Command <text> of pipeline caused error", text)
     text = without_credentials(text)
     text = _QUERY.sub("?<query>", text)
     text = _EMAIL.sub("<email>", text)
     text = _without_values(text)
     text = _HOST.sub("<host>", text)
+    text = _PATH.sub("<path>", text)
     text = _TOKEN.sub("<text>", text)
     text = _HEX.sub("<n>", text)
-    text = _NUMBER.sub("<n>", text)
+    text = _DATE.sub("<n>", text)
+    text = _NUMBER.sub(lambda match: match[1] or "<n>", text)
     text = _LIST.sub(r"\1", text)
     return _LONG.sub("<text>", text)[:MESSAGE_LENGTH].strip()
 
@@ -173,11 +254,12 @@ def clean(text: str) -> str:
 
     They break databases (NUL, surrogates) or deceive readers (bidi, escapes).
     """
-    printable = "".join(
-        " " if unicodedata.category(character)[0] in "CZ" else character
-        for character in text
-    )
-    return " ".join(printable.split())
+    if not text.isprintable():
+        text = "".join(
+            " " if unicodedata.category(character)[0] in "CZ" else character
+            for character in text
+        )
+    return " ".join(text.split())
 
 
 def shortened(text: str, length: int) -> str:
@@ -202,10 +284,13 @@ def _without_keys(text: str, keys: Iterable[object]) -> str:
 
 
 def _without_address(match: re.Match[str]) -> str:
-    return f"{match[1]}://<url>" if match[1] else f"{match[2]}: <url>"
+    return f"{match[1]}://<url>" if match[1] else f"{match[2] or match[3]}: <url>"
 
 
 def _without_values(text: str) -> str:
+    for listed, end in _LISTS:
+        last = text.rfind(end) + len(end)
+        text = listed.sub("<text>", text[:last]) + text[last:]
     names = code_names.spans(text)
 
     def unquoted(match: re.Match[str]) -> str:

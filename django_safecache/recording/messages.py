@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 
 from django_safecache.recording.fingerprints import TEXT_LENGTH
 
@@ -10,13 +11,17 @@ UNPRINTABLE = "<cannot be printed>"
 MAX_CHILDREN = 100
 """Exceptions of a group that are looked at."""
 
+_COUNT = re.compile(r" \(\d+ sub-exceptions?\)")
 _GROUP: type[BaseException] | tuple[()] = getattr(builtins, "BaseExceptionGroup", ())
 
 
 def class_name(exception: BaseException) -> str:
     """The qualified name of its class."""
-    kind = type(exception)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        kind = type(exception)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    except Exception:  # a metaclass is the site's code, as are properties
+        return UNPRINTABLE
 
 
 def told(exception: BaseException) -> str:
@@ -24,14 +29,19 @@ def told(exception: BaseException) -> str:
     try:
         # By str's own slicing: what __str__ returns may be of a class with another.
         text = str.__getitem__(_said(exception), slice(TEXT_LENGTH))
+        return _with_children(exception, text)
     except Exception:  # __str__ is the site's code
         return UNPRINTABLE
-    if isinstance(exception, _GROUP):
-        # All failures of task groups are told in the same words.
-        children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
-        names = sorted({type(child).__qualname__ for child in children})
-        text = f"{text.strip().partition(chr(10))[0]}: {', '.join(names)}"
-    return text
+
+
+def _with_children(exception: BaseException, text: str) -> str:
+    if not isinstance(exception, _GROUP):
+        return text
+    # All failures of task groups are told in the same words.
+    children = getattr(exception, "exceptions", ())[:MAX_CHILDREN]
+    names = sorted({type(child).__qualname__ for child in children})
+    text = _COUNT.sub("", text.strip().partition("\n")[0])
+    return f"{text}: {', '.join(names)}"
 
 
 def _said(exception: BaseException) -> str:

@@ -23,6 +23,11 @@ _MAX_CHAIN = 8
 _MAX_DEPTH = 2000
 _LINE_LENGTH = 200
 
+_CAUSE, _CONTEXT, _SUPPRESSED, _TRACEBACK = (
+    vars(BaseException)[name].__get__
+    for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__")
+)
+
 Place = tuple[FrameType, int | None]
 """A frame, and the line it is at."""
 
@@ -53,7 +58,7 @@ def of_exception(error: BaseException, traceback: TracebackType | None) -> str:
         following, link = _reason(following)
     lines: list[str] = []
     for each, led_to in reversed(chain):
-        passed = _passed(traceback if each is error else each.__traceback__)
+        passed = _passed(traceback if each is error else _TRACEBACK(each))
         lines += [*_told(list(passed)), _line(described(each))]
         lines += [f"-- {led_to} --"] if led_to else []
     return _joined(lines)
@@ -68,11 +73,12 @@ def described(error: BaseException) -> str:
 
 def _reason(error: BaseException) -> tuple[BaseException | None, str]:
     """The exception before `error`, and how it led to it, as Python tells it."""
-    if error.__cause__ is not None:
-        return error.__cause__, "was the cause of"
-    if error.__suppress_context__:
+    # Not by the attributes of its class, which is the site's and may do anything.
+    if (cause := _CAUSE(error)) is not None:
+        return cause, "was the cause of"
+    if _SUPPRESSED(error):
         return None, ""
-    return error.__context__, "while it was handled"
+    return _CONTEXT(error), "while it was handled"
 
 
 def _passed(traceback: TracebackType | None) -> Iterator[Place]:
@@ -103,7 +109,7 @@ def _told(places: Sequence[Place]) -> list[str]:
 def _where(frame: FrameType, line: int | None) -> str:
     code = frame.f_code
     function = getattr(code, "co_qualname", code.co_name)
-    path = _imported_path(frame.f_globals.get("__name__") or "", code.co_filename)
+    path = _imported_path(str(frame.f_globals.get("__name__") or ""), code.co_filename)
     return f"{path}:{line} in {function}"
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_safecache.recording import fingerprints
 from django_safecache.recording.fingerprints import (
     MESSAGE_LENGTH,
     cause_of,
@@ -44,6 +45,29 @@ class TestGrouping:
             ("no such users: 'ana', 'bob' and 'eve'", "no such users: 'joe'"),
             ("commit ab12cd3 is gone", "commit 1234567 is gone"),
             ("the 3rd time", "the 21st time"),
+            (
+                "Max retries exceeded with url: /x?q=a b (Caused by X)",
+                "Max retries exceeded with url: /x(1)/y (Caused by X)",
+            ),
+            (
+                "Command # 1 (HGET cart:ana x) of pipeline caused error: WRONGTYPE",
+                "Command # 12 (SET cart:5 a (b) c) of pipeline caused error: WRONGTYPE",
+            ),
+            ("Report of 14 Jan 2026 lost", "Report of Wednesday, 3rd March 2026 lost"),
+            ("Report of May 2026 lost", "Report of Sep 3, 2026 lost"),
+            (
+                "session u4bq0rkzq5o0zw0c3y7q9o3e8jcj0n2d is gone",
+                "session k2w9zq1x8y7v6u5t4s3r2q1p0o9n8m7l is gone",
+            ),
+            ("commit ab12cd3 is gone", f"commit {'ab12cd3' * 6} is gone"),
+            (
+                "Order 3F2504E0-4F89-11D3-9A0C-0305E82C3301 lost",
+                "Order 6ba7b810-9dad-11d1-80b4-00c04fd430c8 lost",
+            ),
+            (
+                "cannot import name 'x' from 'shop' (/srv/releases/17/shop/a.py)",
+                "cannot import name 'x' from 'shop' (/srv/releases/ab/shop/a.py)",
+            ),
         ],
     )
     def test_numbers_hosts_and_values_do_not_tell_problems_apart(self, one, other):
@@ -77,6 +101,14 @@ class TestGrouping:
             fingerprint("other text"),
         }
         assert len(causes) == 6
+
+    @pytest.mark.parametrize(
+        "words",
+        ["status ", "Status: ", "status_code=", "HTTP ", "HTTP Error ", "code "],
+    )
+    def test_so_does_an_http_status(self, words):
+        assert scrubbed(f"got {words}404, 17") == f"got {words}404, <n>"
+        assert scrubbed(f"got {words}4041 of 604") == f"got {words}<n> of <n>"
 
     def test_a_key_does_not_change_the_operating_systems_words(self):
         text = "[Errno 32] Broken pipe"
@@ -140,6 +172,9 @@ class TestScrubbing:
                 "(<text>, {<text>: <text>})",
             ),
             ("rejected 'ana's 'x'y and ana", "rejected <text>"),
+            ("Command '['/bin/mysql', '-pana', 'x", "Command <text>"),
+            ("'[' was never closed: it's 'x'", "<text> was never closed: it's <text>"),
+            ("no ' ana", "no <text>"),
             ("(password=ana) refused", "(password=<secret>) refused"),
             ("Cookie: theme=ana; lang=de", "Cookie: <secret>"),
             ("{'Cookie': 'sessionid=ana; x=y', 'Accept': '*'}", "{<text>: <secret>"),
@@ -162,11 +197,31 @@ class TestScrubbing:
                 "Max retries exceeded with url: <url> (Caused by X)",
             ),
             ("token_hex AKIAIOSFODNN7EXAMPLE refused", "token_hex <text> refused"),
+            ("got xoxb-123456789012-abcdefabcdefghij", "got <text>"),
+            (
+                "next=/in%3Ftoken%3Dana%26x refused",
+                "next=/in%<n>Ftoken%<n>D<secret> refused",
+            ),
+            (
+                "cannot import name 'x' from 'shop' (/home/ana/site/shop/__init__.py)",
+                "cannot import name 'x' from 'shop' (<path>)",
+            ),
+            ("file=/home/ana/a.py, line 3", "file=<path>, line <n>"),
+            ("no /home/ana/Zoë/a%20b.", "no <path>"),
+            (
+                "GET /users/ana failed: /search/ and/or/not",
+                "GET <path> failed: /search/ and/or/not",
+            ),
+            ("cache-1:80/users/ana and ./a/b", "<host><path> and ./a/b"),
+            (r"no C:\Users\Ana Berg\site\a.py: lost", "no <path>: lost"),
+            (r"no (c:\\Users\\ana\\a.py) or d:/ana/b", "no (<path>) or <path>"),
+            (r"no \\files\ana\x.doc here", "no <path> here"),
             ("jwt eyJhbGciOiJIUzI1NiJ9xx refused", "jwt <text> refused"),
             (
                 "the authentication keys of users are old",
                 "the authentication keys of users are old",
             ),
+            ("Mayor 3 may be Mon 4", "Mayor <n> may be Mon <n>"),
             ("x" * 65, "<text>"),
             ("2 of 3. cache-1, x+1", "<n> of <n>. cache-<n>, x+<n>"),
             ("a\x00b\x1b[31m\u202ec\ud800\td", "a b [<n>m c d"),
@@ -279,13 +334,28 @@ class TestScrubbing:
         assert not any(character in "0123456789" for character in scrubbed(text))
 
     @pytest.mark.parametrize(
-        "unit", ["a", "a-", "a.", "1.", "a:", "'", '"', "@", "a@", "token", "=", "://"]
+        "unit",
+        [
+            *("a", "a-", "a.", "1.", "a:", "'", '"', "@", "a@", "token", "=", "://"),
+            *("' \\", "'[", "{'", "'(", '\\"', "/a", "a/b ", "C:\\", "with url: "),
+            *("Command # 1 (", "status ", "1 Jan ", "A1", "`", "%3D"),
+        ],
     )
     def test_no_text_takes_long(self, unit):
         started = time.perf_counter()
         scrubbed(unit * 100_000, keys=[unit] * 500)
         # Quadratic time would be minutes; this is for a machine under load.
         assert time.perf_counter() - started < 5
+
+    @pytest.mark.parametrize(
+        "unit", ["' \\", "'[", "'(", "'{", "\\' ", "' \"", "`", "a'"]
+    )
+    def test_quotes_take_no_quadratic_time(self, unit, monkeypatch):
+        """Of texts that are not cut; it would be minutes."""
+        monkeypatch.setattr(fingerprints, "TEXT_LENGTH", 10**6)
+        started = time.process_time()
+        scrubbed(unit * 30_000)
+        assert time.process_time() - started < 30
 
 
 class TestShortening:
