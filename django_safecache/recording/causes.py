@@ -98,7 +98,9 @@ class _Memory(Generic[_Key]):
     def __init__(self) -> None:
         self._causes: dict[_Key, Cause] = {}
         self._keys: list[_Key] = []
-        self._lock = threading.Lock()
+        # Reentrant, because the garbage collector may run a destructor in between, which
+        # logs an error that is counted.
+        self._lock = threading.RLock()
 
     def get(self, key: _Key) -> Cause | None:
         return self._causes.get(key)
@@ -111,6 +113,6 @@ class _Memory(Generic[_Key]):
                 self._keys.append(key)
             else:
                 place = random.randrange(MAX_REMEMBERED)  # noqa: S311 - no secret
-                del self._causes[self._keys[place]]
+                self._causes.pop(self._keys[place], None)
                 self._keys[place] = key
             self._causes[key] = cause
