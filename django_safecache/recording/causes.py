@@ -98,8 +98,8 @@ class _Memory(Generic[_Key]):
     def __init__(self) -> None:
         self._causes: dict[_Key, Cause] = {}
         self._keys: list[_Key] = []
-        # Reentrant, because the garbage collector may run a destructor in between, which
-        # logs an error that is counted.
+        # Reentrant, because the garbage collector may run a destructor in between,
+        # which logs an error that is counted.
         self._lock = threading.RLock()
 
     def get(self, key: _Key) -> Cause | None:
