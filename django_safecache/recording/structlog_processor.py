@@ -39,7 +39,7 @@ def _exception(
     if isinstance(exc_info, BaseException):
         return exc_info, exc_info.__traceback__
     found = exc_info if isinstance(exc_info, tuple) else None
-    if isinstance(exc_info, int) and exc_info:
+    if type(exc_info) in (bool, int) and exc_info == 1:
         found = sys.exc_info()
     if found is None or len(found) != 3 or not isinstance(found[1], BaseException):
         return None, None
