@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
+
+from django.db import transaction
 
 from django_safecache.models import (
     CacheDigest,
@@ -16,6 +19,23 @@ from django_safecache.models import (
 )
 
 UTC = timezone.utc
+
+
+@contextmanager
+def shared(blocker, store):
+    """What `store` returns; what it stored is there until the block ends.
+
+    For fixtures of a class whose tests start from the same rows, as Django's own
+    ``setUpTestData``: the tests run in savepoints of this transaction.
+    """
+    with blocker.unblock():
+        rows = transaction.atomic()
+        rows.__enter__()
+        made = store()
+    yield made
+    with blocker.unblock():
+        transaction.set_rollback(True)
+        rows.__exit__(None, None, None)
 
 
 def at(*moment):

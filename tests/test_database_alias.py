@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -56,25 +58,35 @@ COUNT = 'observers.observe(Outcome("default", "A", "get", (), hits=3))'
 PREVIEW = 'call_command("safecache_digest", preview=True)'
 
 
-@pytest.fixture
-def run(tmp_path):
-    def run(code):
-        """Run `code` in a process of the site's own, and return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(PROCESS) + code],
-            cwd=tmp_path,
-            env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONWARNINGS": "ignore"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "flush_failed" not in done.stderr
-        return done.stdout
+def run_in(folder, code):
+    """Run `code` in a process of the site's own, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROCESS) + code],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flush_failed" not in done.stderr
+    return done.stdout
 
-    run('call_command("migrate", verbosity=0)')
-    run('call_command("migrate", database="counts", verbosity=0)')
-    return run
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """A folder with both databases, to be copied."""
+    folder = tmp_path_factory.mktemp("migrated")
+    run_in(folder, 'call_command("migrate", verbosity=0)')
+    run_in(folder, 'call_command("migrate", database="counts", verbosity=0)')
+    return folder
+
+
+@pytest.fixture
+def run(migrated, tmp_path):
+    for file in migrated.glob("*.sqlite3"):
+        shutil.copy(file, tmp_path)
+    return partial(run_in, tmp_path)
 
 
 def tables(file):
@@ -83,6 +95,7 @@ def tables(file):
         return {name for (name,) in rows if name.startswith("django_safecache")}
 
 
+@pytest.mark.xdist_group("another database")
 class TestAnotherDatabase:
     def test_the_tables_are_there_and_nowhere_else(self, run, tmp_path):
         assert tables(tmp_path / "default.sqlite3") == set()

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -300,12 +302,19 @@ def run_process(path, mode, code, **environment):
     return done.stdout.split()
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory):
+    """The file of an empty database with the tables, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "db.sqlite3"
+    run_process(path, "off", 'call_command("migrate", verbosity=0)')
+    return path
+
+
+@pytest.mark.xdist_group("ingest processes")
 class TestProcesses:
     @pytest.fixture
-    def database(self, tmp_path):
-        path = tmp_path / "db.sqlite3"
-        run_process(path, "off", 'call_command("migrate", verbosity=0)')
-        return path
+    def database(self, migrated, tmp_path):
+        return Path(shutil.copy(migrated, tmp_path))
 
     @pytest.mark.parametrize("mode", ["thread", "request"])
     def test_what_is_left_at_the_end_of_a_process_is_stored(self, database, mode):

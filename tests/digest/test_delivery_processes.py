@@ -32,13 +32,14 @@ SAFECACHE = {{
 globals().update({mail!r})
 """
 
-# Starts first, then waits for the others, so that all of them run at the same time.
+# Starts first, then waits until it is told, so that all of them run at the same time.
 RUN = """\
-import sys, time
+import sys
 import django
 django.setup()
 from django.core.management import call_command
-time.sleep(max(0.0, float(sys.argv[1]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 call_command("safecache_digest", skip_checks=True)
 """
 
@@ -74,13 +75,21 @@ class Site:
         return subprocess.Popen(
             [sys.executable, *arguments],
             env=self.environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def digest(self, at=0.0):
-        return self.start("-c", RUN, str(at))
+    def digest(self, processes=1):
+        """Processes that run the command, all from now on."""
+        started = [self.start("-c", RUN) for _ in range(processes)]
+        for process in started:
+            assert process.stdout.readline() == "ready\n", process.communicate()[0]
+        for process in started:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return started
 
     def query(self, sql):
         with closing(sqlite3.connect(self.database)) as connection, connection:
@@ -96,8 +105,7 @@ class TestAtOnce:
     def test_processes_that_run_it_at_once_send_one_mail_to_each_recipient(
         self, site, server
     ):
-        soon = time.time() + 8
-        processes = [site.digest(at=soon) for _ in range(PROCESSES)]
+        processes = site.digest(PROCESSES)
         outputs = [process.communicate(timeout=60)[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * PROCESSES, outputs
         assert server.recipients == sorted(RECIPIENTS)
@@ -118,7 +126,7 @@ class TestKilled:
 
         held = []
         server.hold = hold
-        process = site.digest()
+        (process,) = site.digest()
         deadline = time.monotonic() + 60
         while not held and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -127,13 +135,13 @@ class TestKilled:
         assert held, output
         server.hold = None
 
-        meanwhile, _ = site.digest().communicate(timeout=60)
+        meanwhile, _ = site.digest()[0].communicate(timeout=60)
         assert "Nothing to do" in meanwhile
         site.query(
             "UPDATE django_safecache_digestmail"
             " SET claimed_at = datetime(claimed_at, '-2 hours')"
         )
-        later, _ = site.digest().communicate(timeout=60)
+        later, _ = site.digest()[0].communicate(timeout=60)
         assert f"mailed to {RECIPIENTS[2]}." in later
         assert f"{RECIPIENTS[1]}: The process that was sending died" in later
         assert server.recipients == sorted([RECIPIENTS[0], RECIPIENTS[2]])

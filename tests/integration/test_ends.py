@@ -29,8 +29,17 @@ PATIENCE = 60
 REQUESTS = 40
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """A site whose database has the tables, to be copied."""
+    site = Site(tmp_path_factory.mktemp("migrated"))
+    site.manage("migrate", "--verbosity=0")
+    return site
+
+
 @pytest.fixture
-def site(tmp_path):
+def site(migrated, tmp_path):
+    shutil.copy(migrated.database, tmp_path)
     return Site(tmp_path)
 
 
@@ -55,7 +64,6 @@ class Site:
             "ENDS_DATABASE": str(self.database),
             "ENDS_QUEUE": str(self.queue),
         }
-        self.manage("migrate", "--verbosity=0")
 
     def manage(self, *arguments):
         command = [sys.executable, "-m", "django", *arguments]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from real_databases import DATABASES, ENDED_WITHOUT_SERVER
 from real_memcached import memcached_or_skip
+from runs import one_run_each
 
 RUN = Path(__file__).with_name("exactness.py")
 OUTAGE = 5
@@ -50,14 +51,14 @@ def verdicts(database, scenario, file):
     return {each["name"]: each for each in json.loads(file.read_text())["verdicts"]}
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=one_run_each(*DATABASES, of="everything"))
 def everything(request, tmp_path_factory):
     """The verdicts of a run in which everything happens."""
     file = tmp_path_factory.mktemp(request.param) / "run.json"
     return verdicts(request.param, "everything", file)
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=one_run_each(*DATABASES, of="killed"))
 def killed(request, tmp_path_factory):
     """Those of one in which a worker is killed."""
     file = tmp_path_factory.mktemp(request.param) / "run.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from real_databases import running_or_skip
+from runs import one_run_each
 
 FOLDER = Path(__file__).resolve().parent
 PATIENCE = 60
@@ -112,7 +113,10 @@ class Process:
         self._process.communicate()
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"], scope="module")
+@pytest.fixture(
+    params=one_run_each("sqlite", "postgresql", "mariadb", of="trouble"),
+    scope="module",
+)
 def server(request):
     with running_or_skip(request.param) as server:
         yield server

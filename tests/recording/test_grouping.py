@@ -26,6 +26,9 @@ from real_errors import (
 from django_safecache.recording.log_handler import DigestHandler
 from django_safecache.recording.recorder import CONSEQUENCES, Recorder
 
+# Its fixtures take seconds, and are of the module.
+pytestmark = pytest.mark.xdist_group("grouping")
+
 
 @dataclass(frozen=True)
 class Figure:

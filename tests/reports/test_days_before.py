@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
-from stored import at, reporting
+from stored import at, reporting, shared
 
 from django_safecache import reports
 from django_safecache.conf import RetentionDays
@@ -51,6 +51,20 @@ def roll(hour=12, day=365):
     roll_up(NOW, using="default", retention=retention)
 
 
+@pytest.fixture(scope="class")
+def rolled_up(django_db_setup, django_db_blocker):
+    """Once for all tests of a class: in no time zone, and it takes a while."""
+
+    def store():
+        occurred_every_day(120)
+        roll()
+
+    with shared(django_db_blocker, store):
+        yield
+
+
+@pytest.mark.xdist_group("rolled up every day")
+@pytest.mark.usefixtures("rolled_up")
 class TestTheSameEveryDay:
     @pytest.mark.parametrize(
         ("hours", "whole", "known"),
@@ -65,16 +79,16 @@ class TestTheSameEveryDay:
     @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/New_York"])
     def test_it_is_as_usual_in_every_period(self, settings, hours, whole, known, zone):
         settings.SAFECACHE = {"DIGEST": {"TIME_ZONE": zone}}
-        occurred_every_day(120)
-        roll()
         period = reports.answerable(Period.last(hours=hours, now=NOW, whole=whole))
         for row in reports.problems(period):
             assert row.status == "ongoing"
             assert row.history == (*[None] * (14 - known), *[100] * known)
             assert row.usual == pytest.approx(100 * (period.length / DAY))
 
+
+class TestHoursKept:
     @pytest.mark.parametrize("hour", [1, 7, 12])
-    def test_nor_does_it_depend_on_how_long_hours_are_kept(self, hour):
+    def test_a_day_is_as_usual_however_long_hours_are(self, hour):
         occurred_every_day(60)
         roll(hour=hour)
         yesterday = Period.for_day(date(2025, 11, 23), ZoneInfo("UTC"))

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
-from stored import reporting
+from stored import reporting, shared
 
 from django_safecache import reports
 from django_safecache.conf import RetentionDays
@@ -29,12 +29,12 @@ class Site:
     """A process that counts a hit now and then on the three days before noon."""
 
     # In buckets at every distance from the hour.
-    EVERY = 25 * MINUTE
+    EVERY = 35 * MINUTE
 
     def __init__(self):
         self.clock = Clock(NOON - 3 * 86_400)
         self.recorder = Recorder(clock=self.clock, key_group=lambda key: key[0])
-        self.counted = [AT_NOON - index * self.EVERY for index in range(172, 0, -1)]
+        self.counted = [AT_NOON - index * self.EVERY for index in range(123, 0, -1)]
         for moment in self.counted:
             self.clock.now = moment.timestamp()
             self.count(hits=1)
@@ -64,8 +64,44 @@ def site(db):
     return Site()
 
 
+ROLLED_UP = {
+    "not rolled up": None,
+    "rolled up": {},
+    "a day kept": {"five_minutes": 1},
+    "a day and hours kept": {"five_minutes": 1, "hour": 1},
+    "two days at all kept": {"five_minutes": 1, "hour": 1, "day": 2},
+    "two days kept": {"five_minutes": 2},
+}
+
+
+@pytest.fixture(scope="class")
+def shared_site(request, django_db_setup, django_db_blocker):
+    """One of `ROLLED_UP`, for neighbours that only read: to make it takes longer than
+    the tests."""
+
+    def store():
+        site, days = Site(), ROLLED_UP[request.param]
+        if days is not None:
+            site.roll(**days)
+        return site
+
+    with shared(django_db_blocker, store) as site:
+        yield site
+
+
+@pytest.fixture
+def kept(db, shared_site):
+    return shared_site
+
+
+def of(*names):
+    # One worker makes it, for all of a class.
+    params = [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
+    return pytest.mark.parametrize("shared_site", params, indirect=True)
+
+
+@of("not rolled up", "rolled up")
 class TestAnswers:
-    @pytest.mark.parametrize("rolled", [False, True])
     @pytest.mark.parametrize(
         ("start", "end"),
         [
@@ -76,20 +112,20 @@ class TestAnswers:
             (AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR),
         ],
     )
-    def test_they_are_the_same_whether_rolled_up_or_not(self, site, rolled, start, end):
-        if rolled:
-            site.roll()
+    def test_they_are_the_same_whether_rolled_up_or_not(self, kept, start, end):
         period = Period(start, end)
         assert reports.answerable(period) == period
-        assert reports.totals(period).hits == site.hits(period)
-        assert reports.totals(period, key_group="a").hits == site.hits(period)
-        assert reports.totals(period, server=SERVER).hits == site.hits(period)
+        assert reports.totals(period).hits == kept.hits(period)
+        assert reports.totals(period, key_group="a").hits == kept.hits(period)
+        assert reports.totals(period, server=SERVER).hits == kept.hits(period)
         for step in (5 * MINUTE, HOUR, 7 * HOUR, DAY):
             points = reports.series(period, step=step)
             assert [point.totals.hits for point in points] == [
-                site.hits(point) for point in points
+                kept.hits(point) for point in points
             ]
 
+
+class TestGroups:
     @pytest.mark.parametrize("rolled", [False, True])
     def test_by_key_group_and_server(self, site, rolled):
         period = Period(AT_NOON - DAY, AT_NOON + HOUR)
@@ -116,6 +152,8 @@ class TestAnswers:
         (problem,) = reports.problems(period)
         assert problem.count == 1
 
+
+class TestRowsRead:
     def test_days_are_read_from_rows_of_days(self):
         period = Period(AT_NOON - 3 * DAY + 5 * MINUTE, AT_NOON)
         read = [
@@ -139,28 +177,67 @@ class TestAnswers:
 
 
 class TestPruned:
-    def test_a_period_of_short_rows_that_are_gone_is_widened_and_says_so(self, site):
-        site.roll(five_minutes=1)
+    @of("a day kept")
+    def test_a_period_of_short_rows_that_are_gone_is_widened_and_says_so(self, kept):
         asked = Period(AT_NOON - 50 * HOUR - 25 * MINUTE, AT_NOON - 40 * HOUR)
         period = reports.answerable(asked)
         assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 40 * HOUR)
         assert reports.totals(asked) == reports.totals(period)
-        assert reports.totals(period).hits == site.hits(period)
+        assert reports.totals(period).hits == kept.hits(period)
 
-    def test_where_only_days_are_left_it_is_whole_days(self, site):
-        site.roll(five_minutes=1, hour=1)
-        asked = Period(AT_NOON - 50 * HOUR, AT_NOON - 49 * HOUR)
-        period = reports.answerable(asked)
-        assert period == Period(AT_NOON - 60 * HOUR, AT_NOON - 36 * HOUR)
-        assert reports.totals(asked).hits == site.hits(period)
-
-    def test_the_edge_that_is_kept_stays_where_it_is(self, site):
-        site.roll(five_minutes=1)
+    @of("a day kept")
+    def test_the_edge_that_is_kept_stays_where_it_is(self, kept):
         asked = Period(AT_NOON - 50 * HOUR - 5 * MINUTE, AT_NOON - 5 * MINUTE)
         period = reports.answerable(asked)
         assert period == Period(AT_NOON - 51 * HOUR, AT_NOON - 5 * MINUTE)
-        assert reports.totals(asked).hits == site.hits(period)
+        assert reports.totals(asked).hits == kept.hits(period)
 
+    @of("a day kept")
+    def test_an_answerable_period_stays_so_while_it_is_answered(self, kept):
+        asked = Period(AT_NOON - 24 * HOUR + 5 * MINUTE, AT_NOON)
+        period = reports.answerable(asked)
+        assert period == asked
+        kept.roll(five_minutes=1, now=AT_NOON + 30 * MINUTE)
+        assert reports.totals(period).hits == kept.hits(period)
+
+    @of("a day and hours kept")
+    def test_where_only_days_are_left_it_is_whole_days(self, kept):
+        asked = Period(AT_NOON - 50 * HOUR, AT_NOON - 49 * HOUR)
+        period = reports.answerable(asked)
+        assert period == Period(AT_NOON - 60 * HOUR, AT_NOON - 36 * HOUR)
+        assert reports.totals(asked).hits == kept.hits(period)
+
+    @of("a day and hours kept")
+    def test_steps_become_as_long_as_the_rows(self, kept):
+        asked = Period(AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR)
+        points = reports.series(asked, step=5 * MINUTE)
+        assert [point.end - point.start for point in points] == [DAY, DAY]
+        assert [point.totals.hits for point in points] == list(map(kept.hits, points))
+
+    @of("two days at all kept")
+    def test_what_is_longer_ago_than_any_row_is_left_off(self, kept):
+        asked = Period(AT_NOON - 60 * HOUR, AT_NOON)
+        # The whole of the oldest day is kept.
+        assert reports.answerable(asked).start == AT_NOON - 60 * HOUR
+        longer = Period(AT_NOON - 300 * HOUR, AT_NOON)
+        assert reports.answerable(longer).start == AT_NOON - 60 * HOUR
+
+    @pytest.mark.parametrize(
+        "zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York"]
+    )
+    @of("two days kept")
+    def test_a_local_day_is_exact_as_long_as_rows_of_five_minutes_are_kept(
+        self, kept, zone
+    ):
+        day = Period.for_day(date(2026, 1, 13), ZoneInfo(zone))
+        assert reports.answerable(day) == day
+        assert reports.totals(day).hits == kept.hits(day)
+        points = reports.series(day, step=HOUR)
+        assert len(points) == 24
+        assert [point.totals.hits for point in points] == list(map(kept.hits, points))
+
+
+class TestPrunedInTheMiddleOfAnHour:
     def test_one_that_is_kept_stays_though_rows_of_its_hour_are_gone(self, site):
         site.roll(five_minutes=1, now=AT_NOON - 30 * MINUTE)
         start = AT_NOON - DAY - 30 * MINUTE
@@ -168,63 +245,27 @@ class TestPruned:
         assert reports.answerable(asked) == asked
         assert reports.totals(asked).hits == site.hits(asked)
 
-    def test_steps_become_as_long_as_the_rows(self, site):
-        site.roll(five_minutes=1, hour=1)
-        asked = Period(AT_NOON - 60 * HOUR, AT_NOON - 12 * HOUR)
-        points = reports.series(asked, step=5 * MINUTE)
-        assert [point.end - point.start for point in points] == [DAY, DAY]
-        assert [point.totals.hits for point in points] == list(map(site.hits, points))
-
-    def test_what_is_longer_ago_than_any_row_is_left_off(self, site):
-        site.roll(five_minutes=1, hour=1, day=2)
-        asked = Period(AT_NOON - 60 * HOUR, AT_NOON)
-        # The whole of the oldest day is kept.
-        assert reports.answerable(asked).start == AT_NOON - 60 * HOUR
-        longer = Period(AT_NOON - 300 * HOUR, AT_NOON)
-        assert reports.answerable(longer).start == AT_NOON - 60 * HOUR
-
-    def test_an_answerable_period_stays_so_while_it_is_answered(self, site):
-        site.roll(five_minutes=1)
-        asked = Period(AT_NOON - 24 * HOUR + 5 * MINUTE, AT_NOON)
-        period = reports.answerable(asked)
-        assert period == asked
-        site.roll(five_minutes=1, now=AT_NOON + 30 * MINUTE)
-        assert reports.totals(period).hits == site.hits(period)
-
-    @pytest.mark.parametrize(
-        "zone", ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York"]
-    )
-    def test_a_local_day_is_exact_as_long_as_rows_of_five_minutes_are_kept(
-        self, site, zone
-    ):
-        day = Period.for_day(date(2026, 1, 13), ZoneInfo(zone))
-        site.roll(five_minutes=2)
-        assert reports.answerable(day) == day
-        assert reports.totals(day).hits == site.hits(day)
-        points = reports.series(day, step=HOUR)
-        assert len(points) == 24
-        assert [point.totals.hits for point in points] == list(map(site.hits, points))
-
 
 class TestComparison:
-    def test_it_is_with_the_period_of_the_same_length_before(self, site):
-        site.roll()
+    @of("rolled up")
+    def test_it_is_with_the_period_of_the_same_length_before(self, kept):
         period = Period(AT_NOON - HOUR, AT_NOON)
         compared = reports.compare(period, server=SERVER)
-        assert (compared.period, compared.totals.hits) == (period, site.hits(period))
+        assert (compared.period, compared.totals.hits) == (period, kept.hits(period))
         assert compared.period_before == period.before()
-        assert compared.before.hits == site.hits(period.before())
+        assert compared.before.hits == kept.hits(period.before())
 
-    def test_or_with_another_one(self, site):
+    @of("not rolled up")
+    def test_or_with_another_one(self, kept):
         before = Period(AT_NOON - 30 * HOUR, AT_NOON - 28 * HOUR)
         compared = reports.compare(Period(AT_NOON - HOUR, AT_NOON), before)
         assert (compared.period_before, compared.before.hits) == (
             before,
-            site.hits(before),
+            kept.hits(before),
         )
 
-    def test_nothing_known_is_none_and_says_which_period_it_is_of(self, site):
-        site.roll(five_minutes=1, hour=1)
+    @of("a day and hours kept")
+    def test_nothing_known_is_none_and_says_which_period_it_is_of(self, kept):
         compared = reports.compare(Period(AT_NOON - 9 * DAY, AT_NOON - 8 * DAY))
         assert (compared.totals, compared.before) == (None, None)
         assert compared.period.length == compared.period_before.length == 2 * DAY
