@@ -205,7 +205,7 @@ class TestSize:
                 NOON,
                 kind="browser",
                 exception="Error",
-                message=f"{number} " + "'" * 500,
+                message=(f"{number} " + "'" * 500)[:500],
                 call_sites=[f"{number:02}" + "'" * 198 for number in range(10)],
                 count=50,
             )
