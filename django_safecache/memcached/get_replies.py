@@ -5,9 +5,8 @@ Source: memcached's doc/protocol.txt.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from typing import NamedTuple
 
 from django_safecache.exceptions import ProtocolError, ReplyError
@@ -21,12 +20,8 @@ from django_safecache.memcached.protocol import (
 
 MAX_VALUE = 1 << 30
 """memcached accepts item limits (-I) up to 1 GiB."""
-_NEXT = b"\r\nVALUE "
-_END = b"\r\nEND"
 MAX_DIGITS = 10
 """Digits of a number of 32 bits."""
-SMALL_ITEM = 8192
-"""Bytes of an item up to which it is worth looking for many at once."""
 
 
 class Items(NamedTuple):
@@ -104,10 +99,7 @@ class GetReplies:
         """Keep what is whole of `data`; return how many bytes that is."""
         items, position = Items([], [], []), 0
         try:
-            while data.startswith(MISS, position):
-                self._end_of_line(b"END")
-                position += len(MISS)
-            position = self._parse_columns(data, position, items)
+            position = self._parse_quickly(data, items)
             position = self._parse_each(data, position, items)
         except (ReplyError, ProtocolError):
             self._keep(items)  # what came before the error stands
@@ -166,66 +158,77 @@ class GetReplies:
         self.answered += 1
         self._owed = None
 
-    def _parse_columns(self, data: bytes, position: int, items: Items) -> int:
-        """As `_parse_each` of all small items but the last, several times as fast.
-
-        Guesses that what looks like the next item is the next item, and takes what it
-        cut only if every length agrees: then the cuts were right. On anything unusual
-        it takes nothing, and leaves it to `_parse_each` to say what it is.
+    def _parse_quickly(self, data: bytes, items: Items) -> int:
+        """As `_parse_each` of what is whole, in half the time: each item is cut as it
+        says, and all are checked at once. On anything unusual it takes nothing, and
+        leaves it to `_parse_each` to say what it is.
         """
-        first = position + len(b"VALUE ")
-        if (
-            self.complete
-            or not data.startswith(b"VALUE ", position)
-            or data.find(_NEXT, first, first + SMALL_ITEM) < 0
-        ):
-            return position
-        *chunks, rest = data[first:].split(_NEXT)
-        heads, crlfs, values = zip(
-            *map(bytes.partition, chunks, repeat(b"\r\n")), strict=True
-        )
-        # No head has a CRLF in it: where these are shows whether each has three words.
-        words = b" \r\n ".join(heads).split(b" ")
-        keys, flags, sizes, between = (words[start::4] for start in range(4))
+        stream = BytesIO(data)
+        words: list[bytes] = []
+        values: list[bytes] = []
+        ends: list[int] = []
+        try:
+            left = _cut(stream, words, values, ends)
+        except (ValueError, OverflowError):  # a length that is none
+            return 0
+        tags, keys, flags, sizes = (words[start::4] for start in range(4))
         if not (
-            len(keys) == len(flags) == len(sizes) == len(heads)
-            and between.count(b"\r\n") == len(between) == len(heads) - 1
-            and crlfs.count(b"\r\n") == len(crlfs)
-            and _are_numbers(flags)
-            and _are_numbers(sizes)
+            tags.count(b"VALUE") == len(values)
+            and all(map(_is_number, set(flags)))
+            and _are_sizes(sizes)
+            and self._take(keys, ends)
         ):
-            return position
-        found = Items(keys, flags, list(values))
-        excess = map(operator.sub, map(len, values), map(int, sizes))
-        if not self._take(found, excess):
-            return position
-        items.extend(found)
-        return len(data) - len(rest) - len(b"VALUE ")
+            return 0
+        items.extend(Items(keys, flags, values))
+        return stream.tell() - left
 
-    def _take(self, items: Items, excess: Iterable[int]) -> bool:
-        """Go on behind `items`, if each belongs to its line; if not, change nothing.
-
-        The bytes by which a value is in `excess` of its length must be ends of lines.
-        """
-        keys, _, values = items
+    def _take(self, keys: Sequence[bytes], ends: Sequence[int]) -> bool:
+        """Go on behind `keys`, of which those before each of `ends` are the answer to
+        one more line; if one was not asked for by its line, change nothing."""
         answered, owed, start = self.answered, self._owed, 0
-        for stop, size in enumerate(excess, 1):
-            if not size:
-                continue
-            ends, no_end = divmod(size, len(_END))
-            if ends < 1 or no_end or not values[stop - 1].endswith(_END * ends):
+        for stop in ends:
+            if answered >= len(self._lines):
                 return False
             if _still_owed(owed, self._lines[answered], keys[start:stop]) is None:
                 return False
-            values[stop - 1] = values[stop - 1][:-size]
-            answered, owed, start = answered + ends, None, stop
+            answered, owed, start = answered + 1, None, stop
+        if start < len(keys):
             if answered >= len(self._lines):
                 return False
-        owed = _still_owed(owed, self._lines[answered], keys[start:])
-        if owed is None:
-            return False
+            owed = _still_owed(owed, self._lines[answered], keys[start:])
+            if owed is None:
+                return False
         self.answered, self._owed = answered, owed
         return True
+
+
+def _cut(
+    stream: BytesIO, words: list[bytes], values: list[bytes], ends: list[int]
+) -> int:
+    """Read what is whole: the `words` of the lines that begin a value, four of each;
+    the `values`; and how many of them there are before each of the `ends` of replies.
+
+    Returns how many of the bytes read belong to what is not whole, or something else.
+    Checks nothing but where values end; raises `ValueError` or `OverflowError` for a
+    length that is no number.
+    """
+    # A stream, because it finds the next line and steps over values by itself: that
+    # takes half the time of finding and slicing.
+    readline, read, keep = stream.readline, stream.read, values.append
+    while True:
+        line = readline()
+        four = line.split(b" ")
+        if len(four) == 4:
+            value = read(int(four[3]))
+            crlf = read(2)
+            if crlf != b"\r\n":
+                return len(line) + len(value) + len(crlf)
+            words += four
+            keep(value)
+        elif line == MISS:
+            ends.append(len(values))
+        else:
+            return len(line)
 
 
 class GetsReplies(GetReplies):
@@ -237,8 +240,8 @@ class GetsReplies(GetReplies):
         super().__init__(lines, keep)
         self.uniques: dict[bytes, bytes] = {}
 
-    def _parse_columns(self, data: bytes, position: int, items: Items) -> int:
-        return position
+    def _parse_quickly(self, data: bytes, items: Items) -> int:
+        return 0
 
     def _note(self, key: bytes, *unique: bytes) -> None:
         (self.uniques[key],) = unique
@@ -259,12 +262,16 @@ def _still_owed(
     return left if len(owed) - len(left) == len(keys) else None
 
 
-def _are_numbers(words: Sequence[bytes]) -> bool:
-    """Whether each is what `_is_number` takes."""
+def _are_sizes(words: Sequence[bytes]) -> bool:
+    """Whether each is what `_is_number` takes, and CRLF. Of each `int` has made a
+    number, so that none is empty."""
+    if not words:
+        return True
+    text = b"".join(words)
     return (
-        b"".join(words).isdigit()
-        and b"" not in words
-        and max(map(len, words)) <= MAX_DIGITS
+        text.count(b"\r\n") == len(words)
+        and text.replace(b"\r\n", b"").isdigit()
+        and max(map(len, words)) <= MAX_DIGITS + len(b"\r\n")
     )
 
 
