@@ -68,13 +68,13 @@ class SafeCache(KeyMakingCache):
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """The value; if the server does not answer, the key's loader's; else
         `default`."""
-        label, made = self._label(key), self._made_one(key, version)
+        label, made = self._made_one(key, version)
         started = time.monotonic()
         values = self._cluster.get(made, label)
         if values.found:
             return values.found[label]
-        self._raise_if_asked("get", values.lost, values.failures)
         if values.lost:
+            self._raise_if_asked("get", values.lost, values.failures)
             loading = self._loading(started)
             return loading.load({label: made}, None).get(label, default)
         return default
@@ -93,8 +93,8 @@ class SafeCache(KeyMakingCache):
         """
         made, started = self._made(keys, version), time.monotonic()
         values = self._cluster.get_many(made)
-        self._raise_if_asked("get_many", values.lost, values.failures)
         if values.lost:
+            self._raise_if_asked("get_many", values.lost, values.failures)
             lost = made.of(values.lost)
             values.found.update(self._loading(started).load(lost, loader))
         return values.found
@@ -132,8 +132,8 @@ class SafeCache(KeyMakingCache):
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """Whether the server says that it has the key; False if it says nothing."""
-        made = self._made_one(key, version)
-        return bool(self._cluster.get(made, self._label(key)).found)
+        label, made = self._made_one(key, version)
+        return bool(self._cluster.get(made, label).found)
 
     def _read_many(self, made: MadeKeys) -> ManyResult:
         values = self._cluster.get_many(made)
@@ -184,11 +184,11 @@ class SafeCache(KeyMakingCache):
         version: int | None = None,
     ) -> None:
         """Store; if the server refuses the value, the old one is deleted."""
-        label, made = self._label(key), self._made_one(key, version)
+        label, made = self._made_one(key, version)
         overtake([made])
         statuses = self._store("set", label, made, value, timeout)
         if statuses.refusals:
-            self._cluster.delete_many([(label, made)])
+            self._cluster.delete(label, made)
 
     def add(
         self,
@@ -199,7 +199,7 @@ class SafeCache(KeyMakingCache):
     ) -> bool:
         """Whether the value was stored, because the key had none. False also if the
         server did not answer."""
-        label, made = self._label(key), self._made_one(key, version)
+        label, made = self._made_one(key, version)
         statuses = self._store("add", label, made, value, timeout)
         return b"STORED" in statuses.answers.values()
 
@@ -229,17 +229,17 @@ class SafeCache(KeyMakingCache):
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
         """Whether the server has the key and gave it the new timeout."""
-        item = (self._label(key), self._made_one(key, version))
+        label, made = self._made_one(key, version)
         exptime = self.get_backend_timeout(timeout)
-        statuses = self._cluster.touch_many([item], exptime)
+        statuses = self._cluster.touch(label, made, exptime)
         self._raise_if_asked("touch", statuses.lost, statuses.failures)
         return b"TOUCHED" in statuses.answers.values()
 
     def delete(self, key: Any, version: int | None = None) -> bool:
         """Whether the server had the key and deleted it."""
-        item = (self._label(key), self._made_one(key, version))
-        overtake([item[1]])
-        statuses = self._cluster.delete_many([item])
+        label, made = self._made_one(key, version)
+        overtake([made])
+        statuses = self._cluster.delete(label, made)
         self._raise_if_asked("delete", statuses.lost, statuses.failures)
         return b"DELETED" in statuses.answers.values()
 
@@ -258,7 +258,7 @@ class SafeCache(KeyMakingCache):
         ValueError too, if the server did not say."""
         delta = operator.index(delta)
         operation = "decr" if delta < 0 else "incr"
-        label, made = self._label(key), self._made_one(key, version)
+        label, made = self._made_one(key, version)
         statuses = self._cluster.arithmetic(operation, label, made, abs(delta))
         if statuses.lost:
             raise _unavailable(operation, statuses.failures)
@@ -289,9 +289,8 @@ class SafeCache(KeyMakingCache):
     def _store(
         self, command: str, label: Any, made: bytes, value: Any, timeout: Any
     ) -> Statuses:
-        statuses = self._cluster.store_many(
-            command, [(label, made, value)], self.get_backend_timeout(timeout)
-        )
+        exptime = self.get_backend_timeout(timeout)
+        statuses = self._cluster.store(command, label, made, value, exptime)
         self._raise_if_asked(command, statuses.lost, statuses.failures)
         return statuses
 

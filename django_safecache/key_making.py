@@ -76,20 +76,16 @@ class KeyMakingCache(BaseCache):
             made, keys = list(unique), list(unique.values())
         return MadeKeys(made, keys)
 
-    def _made_one(self, key: Any, version: int | None) -> bytes:
-        """The made key of one key; raises `InvalidCacheKey`."""
-        if self._takes_keys_one_by_one:
-            return self._made_one_by_one(key, version)
-        prefix, spent = self._prefix(version), self._spent_bytes
-        encoded = encode_key(key, prefix=prefix, spent_bytes=spent)
-        return self._made_one_by_one(key, version) if encoded is None else encoded
-
-    @staticmethod
-    def _label(key: Any) -> Any:
-        """What a key is called in dictionaries: Django takes a key that has no hash."""
-        if type(key) is str or isinstance(key, Hashable):
-            return key
-        return str(key)
+    def _made_one(self, key: Any, version: int | None) -> tuple[Any, bytes]:
+        """What one key is called in dictionaries, and its made key; raises
+        `InvalidCacheKey`. Django takes a key that has no hash."""
+        label = key if type(key) is str or isinstance(key, Hashable) else str(key)
+        if not self._takes_keys_one_by_one:
+            made = f"{self._prefix(version)}{key!s}"
+            encoded = encode_key(made, spent_bytes=self._spent_bytes)
+            if encoded is not None:
+                return label, encoded
+        return label, self._made_one_by_one(key, version)
 
     def _made_one_by_one(self, key: Any, version: int | None) -> bytes:
         made = str(self.make_and_validate_key(key, version=version))
@@ -111,7 +107,7 @@ class KeyMakingCache(BaseCache):
     def _takes_keys_one_by_one(self) -> bool:
         """Whether keys are made or checked in a way of the site's own: by a key
         function, a subclass, or a method put onto this very object."""
-        return self._is_customised or not _HOOKS.isdisjoint(self.__dict__)
+        return self._is_customised or not self.__dict__.keys().isdisjoint(_HOOKS)
 
     @cached_property
     def _is_customised(self) -> bool:

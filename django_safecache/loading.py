@@ -192,7 +192,7 @@ class Filling:
 
 def overtake(made: Iterable[bytes] | None) -> None:
     """These keys (None: all), of whatever cache, are about to be written."""
-    if flights.are_watched:
+    if flights.watches:
         flights.overtake(None if made is None else set(made))
 
 

@@ -80,7 +80,8 @@ class Flights:
         self._lock = threading.RLock()
         self._under_way: dict[tuple[object, Any], Flight] = {}
         self._to_come: dict[tuple[object, Any], Flight] = {}
-        self._watches: list[tuple[set[Any], set[Any]]] = []
+        self.watches: list[tuple[set[Any], set[Any]]] = []
+        """What a write could overtake, and what of it was written; usually nothing."""
 
     def load(
         self,
@@ -225,16 +226,11 @@ class Flights:
 
     # Writes that overtake a load.
 
-    @property
-    def are_watched(self) -> bool:
-        """Whether there is anything that a write could overtake."""
-        return bool(self._watches)
-
     def overtake(self, identities: set[Any] | None) -> None:
         """These keys (None: all) are about to be written: what is loaded of them now
         may be older."""
         with self._lock:
-            for watched, seen in self._watches:
+            for watched, seen in self.watches:
                 seen.update(watched if identities is None else watched & identities)
 
     @contextmanager
@@ -243,12 +239,12 @@ class Flights:
         overtaken: set[Any] = set()
         watch = (identities, overtaken)
         with self._lock:
-            self._watches.append(watch)
+            self.watches.append(watch)
         try:
             yield overtaken
         finally:
             with self._lock:
-                self._watches = [each for each in self._watches if each is not watch]
+                self.watches = [each for each in self.watches if each is not watch]
 
 
 def _copy(error: Exception | None) -> Exception | None:

@@ -51,8 +51,9 @@ class Asked(NamedTuple):
         deleted: int = 0,
     ) -> Outcome:
         """The reply was whole and understood: free the connection, tell what it was."""
+        ended = time.monotonic()
         self.connection.in_flight = False
-        self.server.pool.give_back(self.connection)
+        self.server.pool.give_back(self.connection, ended)
         self.server.breaker.succeeded()
         # By position, which takes half the time of keywords.
         return Outcome(
@@ -73,7 +74,7 @@ class Asked(NamedTuple):
             0,
             len(self.line),
             len(self.data),
-            time.monotonic() - self.started,
+            ended - self.started,
         )
 
 
@@ -82,11 +83,11 @@ def ask(server: Server, operation: str, line: bytes, options: Options) -> Asked 
     connection, or there is no use in it. Raises nothing of the transport."""
     if server.breaker.is_open or len(line) > AT_ONCE_BYTES or server.unwritten.is_due:
         return None
+    started = time.monotonic()
     just_used = 0.0 if operation in NEVER_RETRIED else JUST_USED
-    connection = server.pool.take_idle(just_used)
+    connection = server.pool.take_idle(started, just_used)
     if connection is None:
         return None
-    started = time.monotonic()
     data, error = b"", None
     try:
         data = connection.ask(line, min(options.timeout, options.deadline))

@@ -76,8 +76,7 @@ class Cluster:
 
     def get(self, key: bytes, label: Any) -> Values:
         """The value of one made key, which the caller calls `label`."""
-        wire = self._wire(key)
-        server = self.servers[self._placement.server_of(key)]
+        server, wire = self._server_of(key), self._wire(key)
         asked = ask(server, "get", protocol.get_line(wire), self._options)
         if asked is None:
             return self.get_many({key: label})
@@ -109,13 +108,27 @@ class Cluster:
 
         Whatever the serde raises for a value is raised before anything is sent.
         """
-        serde, command = self._options.serde, operation.encode()
-        commands = []
-        for label, key, value in items:
-            data, flags = encode(serde, key, value)
-            line = protocol.store_line(command, self._wire(key), flags, exptime, data)
-            commands.append((label, key, line))
-        return self._command(operation, commands)
+        return self._command(
+            operation,
+            [
+                (label, key, self._store_line(operation, key, value, exptime))
+                for label, key, value in items
+            ],
+        )
+
+    def store(
+        self, operation: str, label: Any, key: bytes, value: Any, exptime: int
+    ) -> Statuses:
+        """As `store_many` of one."""
+        line = self._store_line(operation, key, value, exptime)
+        return self._command_one(operation, label, key, line)
+
+    def _store_line(
+        self, operation: str, key: bytes, value: Any, exptime: int
+    ) -> bytes:
+        data, flags = encode(self._options.serde, key, value)
+        wire = self._wire(key)
+        return protocol.store_line(operation.encode(), wire, flags, exptime, data)
 
     def delete_many(self, items: Iterable[tuple[Any, bytes]]) -> Statuses:
         """``delete`` each (caller's key, made key), pipelined."""
@@ -127,6 +140,11 @@ class Cluster:
             ],
         )
 
+    def delete(self, label: Any, key: bytes) -> Statuses:
+        """As `delete_many` of one."""
+        line = protocol.delete_line(self._wire(key))
+        return self._command_one("delete", label, key, line)
+
     def touch_many(self, items: Iterable[tuple[Any, bytes]], exptime: int) -> Statuses:
         """``touch`` each (caller's key, made key), pipelined."""
         return self._command(
@@ -137,12 +155,17 @@ class Cluster:
             ],
         )
 
+    def touch(self, label: Any, key: bytes, exptime: int) -> Statuses:
+        """As `touch_many` of one."""
+        line = protocol.touch_line(self._wire(key), exptime)
+        return self._command_one("touch", label, key, line)
+
     def arithmetic(
         self, operation: str, label: Any, key: bytes, delta: int
     ) -> Statuses:
         """``incr`` or ``decr`` by `delta`, which is not negative."""
         line = protocol.arithmetic_line(operation.encode(), self._wire(key), delta)
-        return self._command(operation, [(label, key, line)])
+        return self._command_one(operation, label, key, line)
 
     def flush_all(self) -> Statuses:
         """Empty every server; answers and losses are by server name."""
@@ -178,6 +201,9 @@ class Cluster:
             its = [index == each for each in servers]
             yield index, list(compress(made, its)), list(compress(labels, its))
 
+    def _server_of(self, key: bytes) -> Server:
+        return self.servers[self._placement.server_of(key)]
+
     def _wire(self, key: bytes) -> bytes:
         return self._options.key_prefix + key
 
@@ -187,10 +213,6 @@ class Cluster:
     def _command(
         self, operation: str, commands: Sequence[tuple[Any, bytes, bytes]]
     ) -> Statuses:
-        if len(commands) == 1:
-            statuses = self._command_at_once(operation, *commands[0])
-            if statuses is not None:
-                return statuses
         shares: dict[int, list[tuple[Any, bytes]]] = {}
         servers = self._placement.servers_of([key for _, key, _ in commands])
         for index, (label, _, line) in zip(servers, commands, strict=True):
@@ -208,13 +230,13 @@ class Cluster:
 
     # One command at once.
 
-    def _command_at_once(
+    def _command_one(
         self, operation: str, label: Any, key: bytes, line: bytes
-    ) -> Statuses | None:
-        server = self.servers[self._placement.server_of(key)]
+    ) -> Statuses:
+        server = self._server_of(key)
         asked = ask(server, operation, line, self._options)
         if asked is None:
-            return None
+            return self._command(operation, [(label, key, line)])
         status = protocol.sole_status(operation, asked.data)
         if status is None:
             job = CommandJob(server, self._options, operation, [(label, line)])

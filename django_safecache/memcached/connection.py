@@ -45,8 +45,8 @@ class Connection:
         self._options = options
         self._sock: Any = None
         self._tls = False
-        self._poller = select.poll()
-        self._polled = select.POLLIN
+        self._to_read = select.poll()
+        self._to_read_or_write = select.poll()
         self.opened = 0.0
         self.used = 0.0
         self.in_flight = False
@@ -72,7 +72,8 @@ class Connection:
             self._sock = client.sock
             self._sock.setblocking(False)
             self._tls = isinstance(self._sock, ssl.SSLSocket)
-            self._poller.register(self._sock.fileno(), select.POLLIN)
+            self._to_read.register(self._sock, select.POLLIN)
+            self._to_read_or_write.register(self._sock, select.POLLIN | select.POLLOUT)
             self.opened = time.monotonic()
             return
         raise error or OSError(f"{self._address.name} has no address")
@@ -123,11 +124,8 @@ class Connection:
 
         Returns what poll(2) says, 0 after `seconds` of nothing.
         """
-        wanted = select.POLLIN | select.POLLOUT if writing else select.POLLIN
-        if wanted != self._polled:
-            self._poller.modify(self._sock.fileno(), wanted)
-            self._polled = wanted
-        events = self._poller.poll(seconds * 1000)
+        poller = self._to_read_or_write if writing else self._to_read
+        events = poller.poll(seconds * 1000)
         return events[0][1] if events else 0
 
     def ask(self, line: bytes, seconds: float) -> bytes:
@@ -137,23 +135,26 @@ class Connection:
         `receive`, and `TimeoutError` after `seconds` of nothing.
         """
         self.in_flight = True
-        if self.send(line) != len(line) or not self.wait(False, seconds):
+        try:
+            sent = self._sock.send(line) == len(line)
+        except WOULD_BLOCK:
+            sent = False
+        if not sent or not self._to_read.poll(seconds * 1000):
             raise TimeoutError("timed out")
         return self.receive()
 
-    def is_fresh(self, max_age: float, just_used: float = 0.0) -> bool:
-        """Whether an idle connection can be used again.
+    def is_fresh(self, now: float, max_age: float, just_used: float = 0.0) -> bool:
+        """Whether an idle connection can be used again at the monotonic time `now`.
 
         One that is readable was closed by the server, or holds bytes nobody asked
         for; or else TLS's own, which are no data. One that was used in the last
         `just_used` seconds is not looked at.
         """
-        now = time.monotonic()
         if self.closed or self.in_flight or now - self.opened > max_age:
             return False
         if now - self.used < just_used:
             return True
-        if not self.wait(False, 0):
+        if not self._to_read.poll(0):
             return True
         if not self._tls:
             return False

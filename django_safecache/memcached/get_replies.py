@@ -5,6 +5,7 @@ Source: memcached's doc/protocol.txt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import NamedTuple
@@ -22,6 +23,9 @@ MAX_VALUE = 1 << 30
 """memcached accepts item limits (-I) up to 1 GiB."""
 MAX_DIGITS = 10
 """Digits of a number of 32 bits."""
+_SOLE_VALUE = re.compile(
+    rb"VALUE ([^ ]+) (\d{1,10}) (\d{1,10})\r\n(.*)\r\nEND\r\n", re.DOTALL
+).fullmatch
 
 
 class Items(NamedTuple):
@@ -286,13 +290,8 @@ def sole_value(data: bytes, key: bytes) -> tuple[bytes, bytes] | None:
     None for everything else, be it a miss, a beginning or an error: `GetReplies`
     tells them apart.
     """
-    head = b"VALUE %b " % key
-    if not (data.startswith(head) and data.endswith(b"\r\nEND\r\n")):
+    whole = _SOLE_VALUE(data)
+    if whole is None:
         return None
-    numbers, crlf, value = data[len(head) : -len(b"\r\nEND\r\n")].partition(b"\r\n")
-    flags, _, size = numbers.partition(b" ")
-    if not (
-        crlf and _is_number(flags) and _is_number(size) and int(size) == len(value)
-    ):
-        return None
-    return flags, value
+    found, flags, size, value = whole.groups()
+    return (flags, value) if found == key and int(size) == len(value) else None

@@ -162,7 +162,7 @@ class Job:
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
-        self.server.pool.give_back(exchange.connection)
+        self.server.pool.give_back(exchange.connection, exchange.ended)
         self._again = False
         self.lines += exchange.queued
         if self._rounds:
@@ -180,7 +180,8 @@ class Job:
     def abandon_round(self) -> None:
         """After an interruption: make sure that nobody reads this call's answers."""
         if self.exchange is not None:
-            self.server.pool.give_back(self.exchange.connection)
+            exchange = self.exchange
+            self.server.pool.give_back(exchange.connection, exchange.ended)
             self.exchange = None
 
     def _failed_round(self, exchange: Exchange, error: BaseException) -> None:

@@ -74,15 +74,18 @@ def encode_keys(
     return encoded
 
 
-def encode_key(key: object, *, prefix: str = "", spent_bytes: int = 0) -> bytes | None:
-    """As `encode_keys` of one."""
+def encode_key(made: str, *, spent_bytes: int = 0) -> bytes | None:
+    """As `encode_keys` of one, which is made already."""
     try:
-        encoded = (prefix + str(key)).encode()
+        encoded = made.encode()
     except UnicodeEncodeError:
         return None
-    if not encoded or len(encoded) + spent_bytes > MAX_KEY_BYTES:
-        return None
-    return encoded if encoded.translate(None, _FORBIDDEN) == encoded else None
+    if (
+        0 < len(encoded) <= MAX_KEY_BYTES - spent_bytes
+        and encoded.translate(None, _FORBIDDEN) == encoded
+    ):
+        return encoded
+    return None
 
 
 def problem_of(made: str, *, spent_bytes: int = 0) -> str | None:

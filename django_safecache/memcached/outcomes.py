@@ -126,11 +126,9 @@ class Observers:
         self._of_failures = tuple(o for o in self._of_failures if o is not observer)
 
     def observe(self, outcome: Outcome) -> None:
-        self._hand_to(self._of_all, outcome)
+        those = self._of_all
         if outcome.failures:
-            self._hand_to(self._of_failures, outcome)
-
-    def _hand_to(self, those: Collection[Observer], outcome: Outcome) -> None:
+            those += self._of_failures
         for observer in those:
             try:
                 observer.observe(outcome)

@@ -42,17 +42,18 @@ class Pool:
         # keeps would shut it out of its own pool.
         self._lock = threading.RLock()
 
-    def take_idle(self, just_used: float = 0.0) -> Connection | None:
+    def take_idle(self, now: float, just_used: float = 0.0) -> Connection | None:
         """An open connection that is free, the one used last; None if there is none.
 
-        One that was used in the last `just_used` seconds may have been closed since.
+        One that was used in the `just_used` seconds before the monotonic time `now` may
+        have been closed since.
         """
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            if connection.is_fresh(self._max_age, just_used):
+            if connection.is_fresh(now, self._max_age, just_used):
                 connection.reused = True
                 return connection
             connection.close()
@@ -63,12 +64,14 @@ class Pool:
         Waits while `max_size` are in use; `PoolExhaustedError` at the monotonic time
         `until`.
         """
-        while (connection := self.take_idle() or self._new()) is None:
-            left = until - time.monotonic()
-            if left <= 0:
+        while True:
+            now = time.monotonic()
+            connection = self.take_idle(now) or self._new()
+            if connection is not None:
+                return connection
+            if now >= until:
                 raise PoolExhaustedError(f"all {self._max_size} connections in use")
-            time.sleep(min(left, RECHECK))
-        return connection
+            time.sleep(min(until - now, RECHECK))
 
     def _new(self) -> Connection | None:
         with self._lock:
@@ -83,12 +86,13 @@ class Pool:
         with self._lock:
             return sum(not each.closed for each in self._existing)
 
-    def give_back(self, connection: Connection) -> None:
-        """Make `connection` free for others; one that owes a reply is closed."""
+    def give_back(self, connection: Connection, now: float) -> None:
+        """Make `connection`, which was used until the monotonic time `now`, free for
+        others; one that owes a reply is closed."""
         if connection.in_flight or connection.closed:
             connection.close()
         else:
-            connection.used = time.monotonic()
+            connection.used = now
             self._idle.append(connection)
 
     def close_idle(self) -> None:

@@ -90,7 +90,7 @@ def _start_all(jobs: Sequence[Job], deadline: float) -> None:
             continue
         if not job.server.breaker.allows():
             job.skip()
-        elif connection := job.server.pool.take_idle():
+        elif connection := job.server.pool.take_idle(time.monotonic()):
             job.start(connection)
         else:
             to_connect.append(job)

@@ -22,7 +22,7 @@ class TestEncodeKeys:
 
     @given(texts, st.sampled_from(["", ":1:", "é"]), st.integers(0, 9))
     def test_one_key_is_as_many_of_one(self, key, prefix, spent):
-        one = encode_key(key, prefix=prefix, spent_bytes=spent)
+        one = encode_key(prefix + key, spent_bytes=spent)
         many = encode_keys([key], prefix=prefix, spent_bytes=spent)
         assert [one] == (many or [None])
 
