@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from measurement import Contender, Row, faster, in_turns, medians
-from pymemcache import Client
+from pymemcache import Client, PooledClient
 from pymemcache.serde import pickle_serde
 from stage import Stage, available
 from transcript import equals
@@ -51,13 +51,15 @@ def _request(name: str, cache: Any) -> Contender:
 
 
 def commands(stage: Stage, rounds: int) -> Iterator[Row]:
-    """Every command beside pymemcache's plain client with a kept connection."""
+    """Every command beside pymemcache's clients with a kept connection."""
     cache = stage.cache("SafeCache")
     host, port = stage.address("near").split(":")
     server = (host, int(port))
+    patience = {"timeout": 0.5, "connect_timeout": 0.3}
     clients = {
-        "Client": _client(server, timeout=0.5, connect_timeout=0.3),
-        "Client, no timeout": _client(server),
+        "PooledClient": _client(PooledClient, server, **patience),
+        "Client": _client(Client, server, **patience),
+        "Client, no timeout": _client(Client, server),
     }
     try:
         for command in ("get", "set", "add", "delete", "incr", "touch"):
@@ -77,17 +79,27 @@ def _command_row(command: str, figures: dict[str, float], rounds: int) -> Row:
     return Row(
         f"{command} of one key, beside pymemcache's Client",
         figures,
-        [faster(figures, "Client", 1), faster(figures, "Client, no timeout")],
-        "The Client keeps its connection, and has SafeCache's timeouts (or, below, "
-        "none: then it may wait for ever), no_delay, acknowledged commands "
-        "(default_noreply=False) and the same serde; it counts nothing, and is given "
-        "keys already made.",
+        [
+            faster(figures, "PooledClient"),
+            faster(figures, "Client", 1),
+            faster(figures, "Client, no timeout"),
+        ],
+        "The clients keep their connections, and have SafeCache's timeouts (or, below, "
+        "none: then they may wait for ever), no_delay, acknowledged commands "
+        "(default_noreply=False) and the same serde; they count nothing, and are given "
+        "keys already made. The PooledClient can be used by threads, as SafeCache can; "
+        "the Client can not.",
         rounds=rounds,
     )
 
 
-def _client(server: tuple[str, int], **timeouts: float) -> Client:
-    return Client(
+AnyClient = Client | PooledClient
+
+
+def _client(
+    kind: type[AnyClient], server: tuple[str, int], **timeouts: float
+) -> AnyClient:
+    return kind(
         server,
         serde=pickle_serde,
         no_delay=True,
@@ -128,7 +140,7 @@ def _of_cache(cache: Any, command: str) -> tuple[Any, list[str], Operation]:
     return cache, keys, operations.get(command) or getattr(cache, command)
 
 
-def _of_client(client: Client, command: str) -> tuple[Any, list[str], Operation]:
+def _of_client(client: AnyClient, command: str) -> tuple[Any, list[str], Operation]:
     keys = [f":1:client:{n}" for n in range(CALLS)]
     operations: dict[str, Operation] = {
         # The client says True where Django's API says None.
