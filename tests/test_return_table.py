@@ -137,6 +137,7 @@ CALLS = {
     "set_many": lambda cache: cache.set_many({KEY: 1, OTHER: 1}),
     "add": lambda cache: cache.add(KEY, 1),
     "delete": lambda cache: cache.delete(KEY),
+    "delete_many": lambda cache: cache.delete_many([KEY, OTHER]),
     "touch": lambda cache: cache.touch(KEY),
 }
 

@@ -35,7 +35,16 @@ REFUSED = {
     "deserializer": "pass an object with serialize and deserialize as 'serde'",
 }
 
-RAISING = ("get", "get_many", "set", "set_many", "add", "delete", "touch")
+RAISING = (
+    "get",
+    "get_many",
+    "set",
+    "set_many",
+    "add",
+    "delete",
+    "delete_many",
+    "touch",
+)
 """The operations `raise_on_unavailable` may name."""
 
 
