@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
+import struct
 import time
+from contextlib import suppress
 from typing import Any
 
 from pymemcache.client.base import Client
@@ -27,6 +30,9 @@ JUST_USED = 1.0
 """Seconds after its last use for which a connection need not be looked at before a
 command that can be sent again: if it was closed since, that is found out by its use."""
 
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""A ``struct linger``: on, for no time."""
+
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -47,8 +53,11 @@ class Connection:
         self._tls = False
         self._to_read = select.poll()
         self._to_read_or_write = select.poll()
+        self._process = os.getpid()
         self.opened = 0.0
         self.used = 0.0
+        self.asked = 0
+        """Bytes of the line that `ask` was given last which the kernel took."""
         self.in_flight = False
         self.reused = False
         self.closed = False
@@ -135,11 +144,12 @@ class Connection:
         `receive`, and `TimeoutError` after `seconds` of nothing.
         """
         self.in_flight = True
+        self.asked = 0
         try:
-            sent = self._sock.send(line) == len(line)
+            self.asked = self._sock.send(line)
         except WOULD_BLOCK:
-            sent = False
-        if not sent or not self._to_read.poll(seconds * 1000):
+            raise TimeoutError("timed out") from None
+        if self.asked != len(line) or not self._to_read.poll(seconds * 1000):
             raise TimeoutError("timed out")
         return self.receive()
 
@@ -171,9 +181,21 @@ class Connection:
         """Close the socket. Never raises; closing twice is harmless."""
         client, self._client = self._client, None
         if client is not None:
+            if self.in_flight and self._process == os.getpid():
+                self._drop_unsent()
             client.close()
         # Last: until then it counts as one of the pool's.
         self.closed = True
+
+    def _drop_unsent(self) -> None:
+        """Have the kernel forget what it has not delivered yet.
+
+        Else it tries on for minutes after a network failed, and what the caller was
+        told is lost is carried out later: after what was written since. Not for the
+        socket of a parent process, which may be in use there.
+        """
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 def _resolve(module: Any, address: Address) -> list[Any]:

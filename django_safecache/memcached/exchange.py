@@ -120,12 +120,14 @@ class Exchange:
             pass
 
     def take_over(self, data: bytes, error: BaseException | None) -> None:
-        """Go on where the only line was sent, and then `data` received or `error`
-        raised."""
+        """Go on where the connection was asked the only line, and then `data` received
+        or `error` raised."""
         self._fill()
-        self.bytes_sent, self._outgoing = len(self._outgoing), b""
-        self.writing = False
-        self.phase = "receive"
+        self.bytes_sent = self.connection.asked
+        if self.bytes_sent == len(self._outgoing):
+            self.writing = False
+            self.phase = "receive"
+        self._outgoing = b""
         if error is not None:
             self.fail(error)
         else:

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from socket_modules import SmallBuffers
+from socket_modules import NoSending, SmallBuffers
 
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.options import Options
@@ -241,6 +241,15 @@ class TestAtOnce:
         assert (values.found, list(values.lost)) == ({}, ["a"])
         assert recording.kinds[0] == kind
         assert recording.last.unavailable == 1
+
+    def test_a_send_that_fails_is_told_as_one(self, local, make_cluster, recording):
+        module = NoSending()
+        cluster = make_cluster(local.address, socket_module=module)
+        cluster.get(b"a", "a")
+        module.broken = True
+        cluster.get(b"a", "a")
+        first, *_ = recording.last.failures
+        assert (first.kind, first.phase, first.bytes_sent) == ("reset", "send", 0)
 
     def test_a_value_in_many_packets_is_whole(self, kept):
         value = "v" * 900_000

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from observed import Clock
+from socket_modules import Fragments
 
 from django_safecache.memcached.line_limit import REMEMBERED, SAFE_LINE, LineLimit
 from django_safecache.testing import Faults
@@ -62,16 +65,16 @@ class TestLearning:
 
     @pytest.mark.parametrize("limit", LIMITS)
     @pytest.mark.parametrize("variant", ["drops", "error", "close"])
-    @pytest.mark.parametrize("window", [65536, 3000], ids=["whole", "fragments"])
+    @pytest.mark.parametrize("at_a_time", [1 << 20, 4096, 1024])
     def test_every_key_is_answered_from_the_first_call_on(
-        self, local, make_cache, recording, values, variant, limit, window
+        self, local, make_cache, recording, values, variant, limit, at_a_time
     ):
         """And later calls no longer fail."""
         cache = make_cache(
             local.address,
             batch_max_bytes=FAR_TOO_LARGE,
             batch_max_keys=10_000,
-            window_bytes=window,
+            socket_module=Fragments(at_a_time),
             timeout=5,
             deadline=20,
         )
@@ -80,10 +83,44 @@ class TestLearning:
         assert cache.get_many(values) == values
         learned = cache.server_status()[0].line_limit
         assert limit / 4 < learned <= limit or (limit == 32768 and learned is None)
+        assert set(recording.kinds()) <= {"epipe", "reset", "closed", "client_error"}
         recording.outcomes.clear()
         assert cache.get_many(values) == values
         assert recording.kinds() == []
         assert recording.total("hits") == len(values)
+
+    def test_broken_pipes_are_among_the_ways_it_is_met(
+        self, local, make_cache, recording, values
+    ):
+        """As Campfire met it: the server goes while the line is written."""
+        local.faults = faults("drops", 1024)
+        for _ in range(20):
+            cache = make_cache(
+                local.address,
+                batch_max_bytes=FAR_TOO_LARGE,
+                socket_module=Fragments(1024),
+                timeout=5,
+                deadline=20,
+            )
+            cache.get_many(values)
+            if "epipe" in recording.kinds():
+                return
+        pytest.fail(f"no broken pipe: {set(recording.kinds())}")
+
+    def test_it_is_tried_larger_again_after_an_hour(
+        self, local, make_cache, recording, values
+    ):
+        cache = make_cache(local.address, batch_max_bytes=8192, timeout=5, deadline=20)
+        cache.set_many(values)
+        local.faults = faults("error", 1024)
+        cache.get_many(values)
+        local.faults = Faults()
+        (server,) = cache._cluster.servers
+        server.line_limit._clock = lambda: time.monotonic() + REMEMBERED
+        local.clear_record()
+        assert cache.get_many(values) == values
+        assert max(map(len, local.lines)) > 8000
+        assert cache.server_status()[0].line_limit is None
 
     def test_the_lines_that_were_halved_are_counted(
         self, local, make_cache, recording, values
