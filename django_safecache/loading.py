@@ -112,9 +112,8 @@ class Filling:
             # Over what cannot be decoded nothing can be added, and it would be loaded
             # again by every call.
             self._delete([key for key in given if key in self.undecodable])
-            self.loading.cluster.store_many(
-                "add", [(key, made[key], values[key]) for key in given], self.exptime
-            )
+            items = [(key, made[key], values[key]) for key in given]
+            self.loading.cluster.store_many("add", items, self.exptime, repeat=True)
             self._delete([key for key in given if made[key] in overtaken])
         return values
 

@@ -180,6 +180,16 @@ class TestWithACacheThatAnswers:
         assert cache.get_or_load_many(["a"], loader=slow) == {"a": "older"}
         assert cache.get("a") == "newer"
 
+    def test_a_value_that_is_too_large_keeps_no_other_one_out(self, cache):
+        """Though memcached does not say which of the pipeline it refused."""
+        keys = [f"key-{n}" for n in range(421)]
+
+        def load(keys):
+            return {key: "x" * (2_000_000 if key == "key-3" else 500) for key in keys}
+
+        cache.get_or_load_many(keys, load)
+        assert cache.read_many(keys).missing == ["key-3"]
+
     def test_write_back_uses_the_timeout_and_the_version(self, cache):
         cache.get_or_load_many(["a"], loader=loader_a, timeout=0, version=2)
         assert cache.get("a", version=2) is None

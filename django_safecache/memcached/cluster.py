@@ -102,11 +102,18 @@ class Cluster:
         return _values_of(jobs)
 
     def store_many(
-        self, operation: str, items: Iterable[tuple[Any, bytes, Any]], exptime: int
+        self,
+        operation: str,
+        items: Iterable[tuple[Any, bytes, Any]],
+        exptime: int,
+        *,
+        repeat: bool = False,
     ) -> Statuses:
         """``set`` or ``add`` each (caller's key, made key, value), pipelined.
 
-        Whatever the serde raises for a value is raised before anything is sent.
+        Whatever the serde raises for a value is raised before anything is sent. An
+        ``add`` of which the answers are of no use may be asked to `repeat` what one
+        value that is refused has left without an answer.
         """
         return self._command(
             operation,
@@ -114,6 +121,7 @@ class Cluster:
                 (label, key, self._store_line(operation, key, value, exptime))
                 for label, key, value in items
             ],
+            repeat=repeat,
         )
 
     def store(
@@ -211,7 +219,11 @@ class Cluster:
         return [*map(self._wire, keys)] if self._options.key_prefix else keys
 
     def _command(
-        self, operation: str, commands: Sequence[tuple[Any, bytes, bytes]]
+        self,
+        operation: str,
+        commands: Sequence[tuple[Any, bytes, bytes]],
+        *,
+        repeat: bool = False,
     ) -> Statuses:
         shares: dict[int, list[tuple[Any, bytes]]] = {}
         servers = self._placement.servers_of([key for _, key, _ in commands])
@@ -219,7 +231,9 @@ class Cluster:
             shares.setdefault(index, []).append((label, line))
         return self._statuses(
             [
-                CommandJob(self.servers[index], self._options, operation, share)
+                CommandJob(
+                    self.servers[index], self._options, operation, share, repeat=repeat
+                )
                 for index, share in shares.items()
             ]
         )
@@ -263,6 +277,12 @@ class Cluster:
             self._observer.observe(job.outcome(self.alias, started))
 
 
+def _failures_of(jobs: Sequence[Job]) -> list[Failure]:
+    """Last those of servers that left keys without an answer: they are the reason."""
+    reasons_last = sorted(jobs, key=lambda job: len(job.remaining()) > 0)
+    return [failure for job in reasons_last for failure in job.failures]
+
+
 def _values_of(jobs: Sequence[GetJob]) -> Values:
     found: dict[Any, Any] = jobs[0].received.found if jobs else {}
     for job in jobs[1:]:
@@ -270,7 +290,7 @@ def _values_of(jobs: Sequence[GetJob]) -> Values:
     return Values(
         found,
         [key for job in jobs for key in job.remaining()],
-        [failure for job in jobs for failure in job.failures],
+        _failures_of(jobs),
         [key for job in jobs for key in job.received.undecodable],
     )
 
@@ -280,5 +300,5 @@ def _statuses_of(jobs: Sequence[CommandJob]) -> Statuses:
         {key: status for job in jobs for key, status in job.statuses.items()},
         {key: text for job in jobs for key, text in job.refusals.items()},
         [key for job in jobs for key in job.remaining()],
-        [failure for job in jobs for failure in job.failures],
+        _failures_of(jobs),
     )

@@ -10,7 +10,7 @@ from django_safecache.exceptions import ReplyError
 from django_safecache.memcached import protocol
 from django_safecache.memcached.exchange import Exchange, Replies
 from django_safecache.memcached.failures import TOO_LARGE
-from django_safecache.memcached.job import Job
+from django_safecache.memcached.job import NEVER_RETRIED, Job
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.protocol import key_of
 from django_safecache.memcached.server import Server
@@ -30,7 +30,8 @@ class CommandJob(Job):
     An error line among the answers of a pipeline does not say which command it is
     for: some servers drop the answers around it. So what has no answer by then is
     asked again, one command at a time, and then the error line is that command's:
-    its status is the error's text.
+    its status is the error's text. With `repeat` that goes for operations that are
+    never retried, too: nobody reads the answers.
     """
 
     def __init__(
@@ -39,9 +40,12 @@ class CommandJob(Job):
         options: Options,
         operation: str,
         commands: Sequence[tuple[object, bytes]],
+        *,
+        repeat: bool = False,
     ) -> None:
         super().__init__(server, options)
         self.operation = operation
+        self.may_be_repeated = repeat or operation not in NEVER_RETRIED
         self.statuses: dict[object, bytes] = {}
         self.refusals: dict[object, str] = {}
         self._keys = [label for label, _ in commands]

@@ -40,6 +40,7 @@ class Job:
         self.options = options
         self.exchange: Exchange | None = None
         self.failures: list[Failure] = []
+        self.may_be_repeated = True
         self.doubts_server = False
         """Whether the server is to show that it is alive before the next round."""
         self.lines = 0
@@ -181,6 +182,7 @@ class Job:
         """After an interruption: make sure that nobody reads this call's answers."""
         if self.exchange is not None:
             exchange = self.exchange
+            self.bytes_sent += exchange.bytes_sent
             self.server.pool.give_back(exchange.connection, exchange.ended)
             self.exchange = None
 
@@ -194,7 +196,7 @@ class Job:
             again = True
         else:
             again = self._cut_off(kind)
-        if not again or self.operation in NEVER_RETRIED or not self.remaining():
+        if not (again and self.may_be_repeated and self.remaining()):
             return
         # The server was restarted, or closes idle connections: what else is idle is
         # as old.
