@@ -21,14 +21,18 @@ fails, up to the last. Up to a tenth is taken off, so that processes spread out.
 class Breaker:
     """Closed: everybody asks. Open: nobody does, but for one probe at a time.
 
-    Thread-safe. A probe that never reports, because its thread was killed, is
-    given up after the same delay.
+    Thread-safe. A probe may take `patience` seconds; one that never reports, because
+    its thread was killed, is given up after that, or the same delay.
     """
 
     def __init__(
-        self, server: str, clock: Callable[[], float] = time.monotonic
+        self,
+        server: str,
+        patience: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._server = server
+        self._patience = patience
         self._clock = clock
         self.reset()
 
@@ -55,7 +59,7 @@ class Breaker:
         with self._lock:
             if now < self._next_probe:
                 return False
-            self._next_probe = now + self._delay
+            self._next_probe = now + max(self._delay, self._patience)
             self._probing = True
             return True
 

@@ -73,6 +73,11 @@ def _tcp(host: str, port: str, text: object) -> Address:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not bare or not bare.isprintable() or any(c in bare for c in " []/;,@"):
         raise ValueError(f"{text!r} is not a server: {host!r} is not a host name")
+    try:
+        bare.encode("idna")
+    except UnicodeError as error:
+        problem = f"{text!r} is not a server: {host!r} is not a host name, {error}"
+        raise ValueError(problem) from error
     if ":" in bare and not _is_ipv6(bare.partition("%")[0]):
         raise ValueError(f"{text!r} is not a server: {host!r} is not an IPv6 address")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):

@@ -42,7 +42,7 @@ class Server:
         self.name = address.name
         self.address = address
         self.options = options
-        self.breaker = Breaker(address.name)
+        self.breaker = Breaker(address.name, options.deadline)
         self.line_limit = LineLimit(address.name)
         self.unwritten = unwritten_of(address.name)
         self.pool = Pool(
@@ -69,6 +69,11 @@ class Server:
 
 
 _servers: WeakSet[Server] = WeakSet()
+
+
+def all_servers() -> list[Server]:
+    """Those of all caches of this process."""
+    return list(_servers)
 
 
 def _after_fork() -> None:

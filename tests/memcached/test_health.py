@@ -19,7 +19,7 @@ def clock():
 
 @pytest.fixture
 def breaker(clock):
-    return Breaker("10.0.0.1:11211", clock)
+    return Breaker("10.0.0.1:11211", clock=clock)
 
 
 class TestBreaker:
@@ -80,6 +80,16 @@ class TestBreaker:
         assert breaker.allows()
         breaker.succeeded()
         assert [breaker.allows() for _ in range(3)] == [True] * 3
+
+    def test_one_probe_at_a_time_however_long_it_takes(self, clock):
+        breaker = Breaker("10.0.0.1:11211", patience=3.0, clock=clock)
+        breaker.failed("refused")
+        clock.now += 1.0
+        assert breaker.allows()
+        clock.now += 2.9
+        assert not breaker.allows()
+        clock.now += 0.1
+        assert breaker.allows()
 
     def test_a_probe_that_never_reports_is_given_up(self, breaker, clock):
         breaker.failed("refused")

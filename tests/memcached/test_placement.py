@@ -101,6 +101,8 @@ class TestParseAddress:
             None,
             ("a", "b", "c"),
             "host:²",
+            "cache..internal:1",
+            f"{'x' * 64}.internal:1",
         ],
     )
     def test_anything_else_is_refused_by_name(self, text):
