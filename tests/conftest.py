@@ -14,6 +14,7 @@ from real_memcached import memcached_or_skip
 from django_safecache.backend import SafeCache
 from django_safecache.memcached import unwritten
 from django_safecache.memcached.outcomes import observers
+from django_safecache.memcached.server import all_servers
 from django_safecache.testing import LocalMemcached
 
 # How long an example takes on a busy machine decides nothing.
@@ -95,6 +96,8 @@ def _nothing_left():
     """Caches of `override_settings` and of the site close what they opened, and what
     they lost is forgotten: the next test's server may be given the same free port."""
     yield
+    for server in all_servers():
+        server.unwritten._due.clear()
     unwritten._by_server.clear()
     # Who captures its events leaves it configured, and logs then go another way.
     structlog.reset_defaults()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from django_safecache.events import get_logger
 from django_safecache.exceptions import DeadlineError, ProtocolError
 from django_safecache.memcached import protocol
 from django_safecache.memcached.command_job import CommandJob
@@ -14,7 +16,8 @@ from django_safecache.memcached.failures import TRANSPORT_ERRORS
 from django_safecache.memcached.job import Job
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.pool import RECHECK
-from django_safecache.memcached.unwritten import Due, Unwritten
+from django_safecache.memcached.server import Server, all_servers
+from django_safecache.memcached.unwritten import Due
 
 
 def carry_out(jobs: Sequence[Job], options: Options, started: float) -> None:
@@ -39,29 +42,65 @@ def _make_good(jobs: Sequence[Job], options: Options, deadline: float) -> None:
     for job in jobs:
         if not job.server.unwritten.is_due or job.exchange is not None:
             continue
-        if job.server.breaker.is_left_alone:
+        if due := _claimed(job.server, options.timeout, deadline):
+            deletes.append((job, due, _delete_job(job.server, due)))
+        elif job.server.breaker.is_left_alone:
             job.skip()
-        elif due := _claimed(job.server.unwritten, deadline):
-            lines = [(key, protocol.delete_line(key)) for key in due]
-            delete = CommandJob(job.server, options, "delete", lines)
-            deletes.append((job, due, delete))
         elif job.server.unwritten.is_due:
             job.give_up(DeadlineError("another thread is deleting what was lost"))
     _ask([delete for _, _, delete in deletes], deadline)
     for job, due, delete in deletes:
-        confirmed = [key for key in due if key in delete.statuses]
-        job.server.unwritten.deleted(due, confirmed, refused=bool(delete.refusals))
-        believed = len(confirmed) == len(due) or not job.server.unwritten.is_due
+        confirmed = _confirm(due, delete)
+        believed = confirmed == len(due) or not job.server.unwritten.is_due
         job.add_to_its_own(delete, believed=believed)
 
 
-def _claimed(unwritten: Unwritten, deadline: float) -> dict[bytes, Due]:
-    """What there is to delete; waits, until `deadline`, for a thread that is at it."""
-    while (due := unwritten.claim(deadline)) is None:
-        if not unwritten.is_due or time.monotonic() >= deadline:
-            return {}
+def _claimed(server: Server, timeout: float, deadline: float) -> Mapping[bytes, Due]:
+    """What there is to delete. For a thread that is at it this one waits, as long as
+    for a server that says nothing."""
+    until = min(time.monotonic() + timeout, deadline)
+    while server.unwritten.is_due and not server.breaker.is_left_alone:
+        due = server.unwritten.claim(deadline)
+        if due is not None:
+            return due
+        if time.monotonic() >= until:
+            break
         time.sleep(RECHECK)
-    return due
+    return {}
+
+
+def _delete_job(server: Server, due: Mapping[bytes, Due]) -> CommandJob:
+    lines = [(key, protocol.delete_line(key)) for key in due]
+    return CommandJob(server, server.options, "delete", lines)
+
+
+def _confirm(due: Mapping[bytes, Due], delete: CommandJob) -> int:
+    """How many of `due` the server has confirmed."""
+    confirmed = [key for key in due if key in delete.statuses]
+    refused = bool(delete.refusals)
+    delete.server.unwritten.deleted(due, confirmed, refused=refused)
+    return len(confirmed)
+
+
+def make_good_at_the_end(servers: Iterable[Server]) -> None:
+    """Delete what was written in vain, as far as `servers` answer, once more: nobody
+    else knows of it. Takes no longer than their longest deadline."""
+    deadline = time.monotonic()
+    deletes = []
+    for server in {each.name: each for each in servers if each.unwritten}.values():
+        deadline = max(deadline, time.monotonic() + server.options.deadline)
+        server.breaker.reset()  # there is no later
+        due = server.unwritten.claim(deadline, early=True)
+        if due:
+            deletes.append((due, _delete_job(server, due)))
+    _ask([delete for _, delete in deletes], deadline)
+    for due, delete in deletes:
+        left = len(due) - _confirm(due, delete)
+        if left:
+            get_logger().error("unwritten_left", server=delete.server.name, keys=left)
+
+
+atexit.register(lambda: make_good_at_the_end(all_servers()))
 
 
 def _ask(jobs: Sequence[Job], deadline: float) -> None:

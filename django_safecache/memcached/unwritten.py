@@ -17,6 +17,8 @@ AGAIN_AFTER = 1.0
 """Seconds after which a key is deleted a second time whose lost write may have been
 sent: a server that was stopped carries it out when it goes on, perhaps after the
 delete."""
+LOG_INTERVAL = 60.0
+"""Seconds between two lines in the log about keys of one server that were deleted."""
 REFUSED_FOR = 30.0
 """Seconds after which a server that answers, but refuses to delete, is believed all the
 same: it would be of no use for ever."""
@@ -44,6 +46,8 @@ class Unwritten:
         self._due: dict[bytes, Due] = {}
         self._next_due = 0.0
         self._refused_since: float | None = None
+        self._untold = 0
+        self._told = -LOG_INTERVAL
         self.forgotten = 0
         """Keys for which there was no room: what the server holds of them is old."""
         self.after_fork()
@@ -79,17 +83,19 @@ class Unwritten:
             get_logger().error("unwritten_forgotten", server=self._server)
         self.forgotten += count
 
-    def claim(self, until: float) -> dict[bytes, Due] | None:
+    def claim(self, until: float, *, early: bool = False) -> dict[bytes, Due] | None:
         """The keys to delete now, for one thread at a time; None if another is at it.
 
-        Whoever gets them, hands them to `deleted`. One that does not, because it was
-        ended, is given up at `until`.
+        `early`, also those that are to be deleted later. Whoever gets them, hands them
+        to `deleted`. One that does not, because it was ended, is given up at `until`.
         """
         with self._lock:
             now = self._clock()
             if now < self._deleting_until:
                 return None
-            due = {key: each for key, each in self._due.items() if each.at <= now}
+            due = {
+                key: each for key, each in self._due.items() if early or each.at <= now
+            }
             if due:
                 self._deleting_until = until
             return due
@@ -111,10 +117,12 @@ class Unwritten:
                     del self._due[key]
             self._count_refusals(now, due, confirmed, refused=refused)
             self._next_due = min([each.at for each in self._due.values()], default=0.0)
-        if confirmed:
-            get_logger().info(
-                "unwritten_deleted", server=self._server, keys=len(confirmed)
-            )
+            self._untold += len(confirmed)
+            keys = self._untold if now - self._told >= LOG_INTERVAL else 0
+            if keys:
+                self._untold, self._told = 0, now
+        if keys:
+            get_logger().info("unwritten_deleted", server=self._server, keys=keys)
 
     def _count_refusals(
         self,

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from observed import Clock
+from structlog.testing import capture_logs
 
 from django_safecache.memcached import unwritten
-from django_safecache.memcached.unwritten import AGAIN_AFTER, REFUSED_FOR, Unwritten
+from django_safecache.memcached.unwritten import (
+    AGAIN_AFTER,
+    LOG_INTERVAL,
+    REFUSED_FOR,
+    Unwritten,
+)
 from django_safecache.testing import Faults
 
 
@@ -78,6 +86,16 @@ class TestUnwritten:
         due = keys.claim(until=1e9)
         keys.deleted(due, [], refused=True)
         assert (keys.is_due, keys.forgotten) == (False, 1)
+
+    def test_the_log_tells_of_it_once_a_minute(self, keys, clock):
+        with capture_logs() as logs:
+            for _ in range(100):
+                keys.add([b"a", b"b"], sent=False)
+                delete(keys)
+            clock.now += LOG_INTERVAL
+            keys.add([b"a"], sent=False)
+            delete(keys)
+        assert [each["keys"] for each in logs] == [2, 199]
 
     def test_it_is_bounded_and_says_so(self, keys, monkeypatch):
         monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 2)
@@ -243,9 +261,16 @@ class TestSharing:
         assert cache.get("page") == 1
         assert recording.kinds() == ["reset"]
 
-    def test_a_set_that_is_interrupted_is_made_good(self, local, make_cache):
+    @pytest.mark.parametrize("kept", [True, False], ids=["kept", "new"])
+    @pytest.mark.parametrize("write", ["set", "set_many"])
+    def test_a_write_that_is_interrupted_is_made_good_twice(
+        self, local, make_cache, write, kept
+    ):
+        """The server may carry it out yet, whatever connection it was sent on."""
         cache = make_cache(local.address, timeout=5, deadline=5)
         cache.set("page", "old")
+        if not kept:
+            cache.disconnect_all()
         local.faults = Faults(delay=1, only=b"set")
 
         class Ended(BaseException):
@@ -256,13 +281,56 @@ class TestSharing:
 
         previous = signal.signal(signal.SIGALRM, end)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
             with pytest.raises(Ended):
-                cache.set("page", "new")
+                LOST[write](cache)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         assert cache.get("page") is None
+        assert cache.server_status()[0].unwritten > 0
+
+    def test_a_thread_waits_for_another_one_that_deletes_as_long_as_for_a_server(
+        self, local, make_cache, recording
+    ):
+        """And not until the deadline of its call."""
+        cache = make_cache(local.address, timeout=0.05, deadline=600)
+        (server,) = cache._cluster.servers
+        server.unwritten.add([b":1:lost"], sent=False)
+        assert server.unwritten.claim(until=1e9)
+        assert cache.read_many(["page"]).unavailable == ["page"]
+        assert recording.kinds() == ["deadline"]
+
+
+AT_THE_END = """
+from django.conf import settings
+settings.configure(CACHES={"default": {
+    "BACKEND": "django_safecache.backend.SafeCache", "LOCATION": %r,
+}})
+from django.core.cache import cache
+from django_safecache.testing import outage
+with outage("refused"):
+    assert cache.delete("page") is False
+"""
+
+
+class TestEndOfAProcess:
+    def test_what_it_lost_is_made_good(self, server, make_cache):
+        """Nobody else knows of it."""
+        cache = make_cache(server.address)
+        cache.set("page", "old")
+        code = AT_THE_END % server.address
+        subprocess.run([sys.executable, "-c", code], check=True)
+        assert cache.get("page") is None
+
+    def test_where_it_cannot_be_the_log_says_so(self, local):
+        code = AT_THE_END % local.address
+        local.stop()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert "event='unwritten_left'" in done.stderr
+        assert "keys=1" in done.stderr
 
 
 def end_of_breaker(cache):
