@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
@@ -25,6 +25,9 @@ from django_safecache.memcached.outcomes import Failure, observers
 from django_safecache.memcached.server import ServerStatus
 from django_safecache.signals import FailureSignal
 from django_safecache.threads import call_in_orm_thread, in_any_thread, in_own_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +374,31 @@ class SafeCache(KeyMakingCache):
     ) -> None:
         await in_any_thread(self._delete_many)(await self._amade(keys, version))
 
+    # Django's own of these get and set, up to 6.0.
+
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await self._in_thread(self.incr)(key, delta, version)
+
+    async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        return await self._in_thread(self.decr)(key, delta, version)
+
+    async def aincr_version(
+        self, key: Any, delta: int = 1, version: int | None = None
+    ) -> int:
+        return await self._in_thread(self.incr_version)(key, delta, version)
+
+    async def adecr_version(
+        self, key: Any, delta: int = 1, version: int | None = None
+    ) -> int:
+        return await self._in_thread(self.decr_version)(key, delta, version)
+
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.has_key)(key, version)
+
+    def _in_thread(self, method: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+        """`method` of a single key, which calls no loader, run in another thread."""
+        return sync_to_async(method, thread_sensitive=self._takes_keys_one_by_one)
+
     async def _amade(self, keys: Iterable[Any], version: int | None) -> MadeKeys:
         """Keys are made where the site's own key function expects it to be."""
         if self._takes_keys_one_by_one:
@@ -379,8 +407,8 @@ class SafeCache(KeyMakingCache):
 
 
 def _unavailable(operation: str, failures: Sequence[Failure]) -> ServerUnavailableError:
-    """The error that names the last failure, for keys that were lost."""
-    last = failures[-1]
+    """The error that names the last failure of those that lost keys."""
+    last = next(each for each in reversed(failures) if each.kind != "undecodable")
     return ServerUnavailableError(last.server, last.kind, operation)
 
 

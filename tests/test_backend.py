@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import enum
 import pickle
 import ssl
@@ -600,6 +601,20 @@ class TestAsync:
             return await cache.aget_many(["a", "b", "c"])
 
         assert async_to_sync(script)() == {"b": 2, "c": "loaded"}
+
+    def test_the_numbers(self, cache):
+        """Concurrent ones, too: each is one command of the server."""
+
+        async def script():
+            cache.set("n", 0, timeout=100)
+            await asyncio.gather(*[cache.aincr("n") for _ in range(50)])
+            assert await cache.adecr("n", 8) == 42
+            assert await cache.ahas_key("n")
+            assert await cache.aincr_version("n") == 2
+            assert await cache.adecr_version("n", version=2) == 1
+            return await cache.aget("n")
+
+        assert async_to_sync(script)() == 42
 
     def test_the_loader_answers_when_the_server_does_not(self, make_cache):
         down = make_cache(NOBODY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django.test import override_settings
 
@@ -113,6 +114,20 @@ class TestEveryKind:
         with pytest.raises(expected):
             getattr(failing, method)(KEY)
 
+    @pytest.mark.parametrize(
+        "method", ["aincr", "adecr", "aincr_version", "adecr_version"]
+    )
+    def test_so_do_the_async_ones(self, failing, loader, kind, method):
+        """No loader gives a number that was never stored."""
+        expected = ServerUnavailableError
+        if kind in ANSWERS and method in ("aincr", "adecr"):
+            expected = ValueError
+        with pytest.raises(expected):
+            async_to_sync(getattr(failing, method))(KEY)
+
+    def test_ahas_key_gives_false(self, failing, loader):
+        assert async_to_sync(failing.ahas_key)(KEY) is False
+
     def test_has_key_gives_false(self, failing):
         assert failing.has_key(KEY) is False
 
@@ -193,6 +208,18 @@ class TestOtherKinds:
         assert cache.get_many([KEY, OTHER]) == {}
         assert set(recording.kinds()) == {"undecodable"}
         assert recording.total("hits") == 0
+
+    def test_the_error_names_the_server_that_did_not_answer(self, local, make_cache):
+        """Not one with a value that cannot be decoded."""
+        make_cache(local.address, serde=Broken()).set_many(
+            dict.fromkeys(map(str, range(20)), "x")
+        )
+        cache = make_cache(
+            [local.address, "127.0.0.1:1"], raise_on_unavailable=["get_many"]
+        )
+        with pytest.raises(ServerUnavailableError) as raised:
+            cache.get_many(map(str, range(20)))
+        assert (raised.value.server, raised.value.kind) == ("127.0.0.1:1", "refused")
 
 
 class Broken:

@@ -112,6 +112,24 @@ def _recording_row(
     )
 
 
+def dead(stage: Stage, rounds: int) -> Iterator[Row]:
+    """What a page waits for servers that are all known to be dead."""
+    data = campfire_data()
+    cache = SafeCache(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], {})
+    equals(list(data), sorted(cache.read_many(data).unavailable, key=list(data).index))
+    call = partial(cache.get_many, list(data))
+    figures = medians(
+        in_turns([Contender("SafeCache", call, partial(equals, {}))], rounds)
+    )
+    yield Row(
+        f"get_many of {len(data)} Campfire keys, 3 servers, every breaker open",
+        figures,
+        [at_most("", 0, 1, measured=figures["SafeCache"] * 1e3, unit="ms")],
+        "Without a loader.",
+        rounds=rounds,
+    )
+
+
 def storm(stage: Stage, rounds: int) -> Iterator[Row]:
     """What the recorder makes of 100,000 broken pipes, of one problem each."""
     del stage, rounds

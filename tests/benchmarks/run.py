@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Stage, int], Iterator[Row]]] = {
     "one_key": one_key.one_key,
     "commands": one_key.commands,
     "memory": costs.memory,
+    "dead": costs.dead,
     "recording": costs.recording,
     "storm": costs.storm,
     "growth": many_keys.growth,
