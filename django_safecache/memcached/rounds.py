@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from django_safecache.events import get_logger
 from django_safecache.exceptions import DeadlineError, ProtocolError
@@ -18,6 +20,9 @@ from django_safecache.memcached.options import Options
 from django_safecache.memcached.pool import RECHECK
 from django_safecache.memcached.server import Server, all_servers
 from django_safecache.memcached.unwritten import Due
+
+MAX_CONNECTING = 32
+"""Connections that one call opens at the same time."""
 
 
 def carry_out(jobs: Sequence[Job], options: Options, started: float) -> None:
@@ -133,11 +138,34 @@ def _start_all(jobs: Sequence[Job], deadline: float) -> None:
             job.start(connection)
         else:
             to_connect.append(job)
-    for job in to_connect:
+    for job, connected in zip(
+        to_connect, _connected(to_connect, deadline), strict=True
+    ):
+        if isinstance(connected, Connection):
+            job.start(connected)
+        else:
+            job.give_up(connected)
+
+
+def _connected(
+    jobs: Sequence[Job], deadline: float
+) -> Iterable[Connection | BaseException]:
+    """A connection for each, or why there is none. Several are opened at once: one that
+    nobody accepts would take the others' time."""
+
+    def attempt(job: Job) -> Connection | BaseException:
         try:
-            job.start(_connect(job, deadline))
+            return _connect(job, deadline)
         except TRANSPORT_ERRORS as error:
-            job.give_up(error)
+            return error
+
+    if len(jobs) > 1:
+        # No thread can be had when the interpreter is ending, or the machine at its
+        # limit.
+        count = min(len(jobs), MAX_CONNECTING)
+        with suppress(RuntimeError), ThreadPoolExecutor(count) as threads:
+            return list(threads.map(attempt, jobs))
+    return map(attempt, jobs)
 
 
 def _connect(job: Job, deadline: float) -> Connection:

@@ -663,3 +663,49 @@ class _SixFirst:
             (family, kind, proto, "", ("127.0.0.1", 1)),
             (family, kind, proto, "", ("127.0.0.1", self._port)),
         ]
+
+
+class Deaf:
+    """Servers of which no more is heard than of a host behind a broken network."""
+
+    def __init__(self, count):
+        self._sockets = []
+        self.addresses = [self._address() for _ in range(count)]
+
+    def _address(self):
+        # One that accepts nobody, and whose queue is full.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self._sockets.append(listener)
+        for _ in range(2):
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+            self._sockets.append(waiting)
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+    def close(self):
+        for each in self._sockets:
+            each.close()
+
+
+@pytest.fixture
+def deaf():
+    servers = Deaf(5)
+    yield servers
+    servers.close()
+
+
+class TestConnecting:
+    def test_servers_that_nobody_hears_of_leave_the_others_their_time(
+        self, local, make_cluster, recording, deaf
+    ):
+        """All are connected to at once: one after another would take 5 s of the 4."""
+        cluster = make_cluster(
+            *deaf.addresses, local.address, connect_timeout=1, timeout=3, deadline=4
+        )
+        values = cluster.get_many(keys(200))
+        failed = {failure.server: failure.kind for failure in values.failures}
+        assert failed == dict.fromkeys(deaf.addresses, "timeout")
+        assert 0 < len(values.lost) < 200
+        misses = {each.server: each.misses for each in recording.outcomes}
+        assert misses[local.address] == 200 - len(values.lost)
