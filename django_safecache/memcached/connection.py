@@ -8,12 +8,14 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from pymemcache.client.base import Client
 
 from django_safecache.exceptions import ConnectionClosedError, DeadlineError
+from django_safecache.memcached.connecting import Begun, Resolved, resolve
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.placement import Address
@@ -45,6 +47,7 @@ class Connection:
 
     # On the class, for the destructor of one whose construction was interrupted.
     _client: Client | None = None
+    _resolved: Sequence[Any] = ()
 
     def __init__(self, address: Address, options: Options) -> None:
         self._address = address
@@ -62,12 +65,25 @@ class Connection:
         self.reused = False
         self.closed = False
 
+    def begin(self) -> Begun | None:
+        """Begin to connect to the first address, and return the socket that does, which
+        `open` goes on with. None where that has to wait: with TLS, or sockets of the
+        site's own, or if it fails at once, which `open` will raise."""
+        if self._options.tls_context or self._options.socket_module:
+            return None
+        try:
+            self._resolved = resolve(socket, self._address)
+            first = self._resolved[0]
+            return first.begin() if isinstance(first, Resolved) else None
+        except (OSError, IndexError):
+            return None
+
     def open(self, until: float) -> None:
         """Connect, with TLS if so set, before the monotonic time `until`, and within
         the connect timeout for each address that the host has. Raises `OSError`."""
         error: OSError | None = None
         module = self._options.socket_module or socket
-        for resolved in _resolve(module, self._address):
+        for resolved in self._resolved or resolve(module, self._address):
             left = until - time.monotonic()
             if left <= 0:
                 raise error or DeadlineError("the call's deadline passed")
@@ -83,6 +99,7 @@ class Connection:
             self._tls = isinstance(self._sock, ssl.SSLSocket)
             self._to_read.register(self._sock, select.POLLIN)
             self._to_read_or_write.register(self._sock, select.POLLIN | select.POLLOUT)
+            self._resolved = ()
             self.opened = time.monotonic()
             return
         raise error or OSError(f"{self._address.name} has no address")
@@ -180,6 +197,9 @@ class Connection:
     def close(self) -> None:
         """Close the socket. Never raises; closing twice is harmless."""
         client, self._client = self._client, None
+        for each in self._resolved:
+            if isinstance(each, Resolved):
+                each.close()
         if client is not None:
             if self.in_flight and self._process == os.getpid():
                 self._drop_unsent()
@@ -196,32 +216,3 @@ class Connection:
         """
         with suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-
-
-def _resolve(module: Any, address: Address) -> list[Any]:
-    """A socket module for each address of the host.
-
-    pymemcache tries only the first, so that ``localhost`` fails on a machine where
-    it is ``::1`` first and memcached listens on 127.0.0.1.
-    """
-    if isinstance(address.target, str):
-        return [module]
-    host, port = address.target
-    found = module.getaddrinfo(
-        host, port, module.AF_UNSPEC, module.SOCK_STREAM, module.IPPROTO_TCP
-    )
-    return [_Resolved(module, info) for info in found]
-
-
-class _Resolved:
-    """A socket module in which the host has exactly one address."""
-
-    def __init__(self, module: Any, info: Any) -> None:
-        self._module = module
-        self._info = info
-
-    def getaddrinfo(self, *_: Any) -> list[Any]:
-        return [self._info]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)

@@ -156,7 +156,9 @@ class Exchange:
             self.fail(error)
             return
         self.expires = time.monotonic() + self._timeout
-        if self.replies.complete:
+        if self.replies.complete and self._outgoing:
+            self.fail(ProtocolError("an answer before all of the command"), "parse")
+        elif self.replies.complete:
             self.connection.in_flight = False
             self._end()
         elif self._next is not None:

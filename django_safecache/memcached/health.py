@@ -38,7 +38,8 @@ class Breaker:
 
     def reset(self) -> None:
         """Closed, knowing nothing: how a process starts, and a forked child."""
-        self._lock = threading.Lock()
+        # Reentrant: the handler of a signal may use the cache while it is held.
+        self._lock = threading.RLock()
         self._timeouts = 0
         self._delay = FIRST_PROBE
         self._next_probe = 0.0

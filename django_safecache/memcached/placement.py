@@ -11,11 +11,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 import mmh3
 
 DEFAULT_PORT = 11211
+BLOCK = 10_000
+"""Keys whose servers are found at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Placement:
         # Descending names, and the first of equal scores: the larger name wins.
         self._order = sorted(range(len(names)), key=names.__getitem__, reverse=True)
         self._prefixes = [_hashed(f"{names[index]}-") for index in self._order]
+        self._have_line_ends = any(b"\n" in prefix for prefix in self._prefixes)
         self.single = len(names) == 1
 
     def server_of(self, key: bytes) -> int:
@@ -112,11 +115,18 @@ class Placement:
 
     def servers_of(self, keys: Sequence[bytes]) -> list[int]:
         """The index of the server of each of `keys`."""
-        if self.single or not keys:
+        if self.single:
             return [0] * len(keys)
+        # Block by block: what is hashed takes as much memory as there are servers.
+        blocks = range(0, len(keys), BLOCK)
+        found = [self._servers_of(keys[start : start + BLOCK]) for start in blocks]
+        return found[0] if len(found) == 1 else list(chain.from_iterable(found))
+
+    def _servers_of(self, keys: Sequence[bytes]) -> list[int]:
         plain = b"".join(keys).isascii()
         if not plain:
             keys = [key if key.isascii() else _hashed(key.decode()) for key in keys]
+        plain = plain and not self._have_line_ends
         named = _joined_and_split if plain else _one_by_one
         order = self._order
         by_server = [
@@ -134,6 +144,6 @@ def _one_by_one(prefix: bytes, keys: Sequence[bytes]) -> list[bytes]:
 
 
 def _joined_and_split(prefix: bytes, keys: Sequence[bytes]) -> list[bytes]:
-    """The same, faster, for one key at least, and keys that are ASCII: then they have
-    no line end."""
+    """The same, faster, for one key at least, where nothing has a line end: no key that
+    is ASCII has one."""
     return (prefix + (b"\n" + prefix).join(keys)).split(b"\n")

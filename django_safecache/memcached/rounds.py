@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from django_safecache.events import get_logger
 from django_safecache.exceptions import DeadlineError, ProtocolError
 from django_safecache.memcached import protocol
 from django_safecache.memcached.command_job import CommandJob
+from django_safecache.memcached.connecting import wait_until_ended
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.exchange import converse
 from django_safecache.memcached.failures import TRANSPORT_ERRORS
@@ -20,9 +19,6 @@ from django_safecache.memcached.options import Options
 from django_safecache.memcached.pool import RECHECK
 from django_safecache.memcached.server import Server, all_servers
 from django_safecache.memcached.unwritten import Due
-
-MAX_CONNECTING = 32
-"""Connections that one call opens at the same time."""
 
 
 def carry_out(jobs: Sequence[Job], options: Options, started: float) -> None:
@@ -44,10 +40,11 @@ def _make_good(jobs: Sequence[Job], options: Options, deadline: float) -> None:
     A server that does not confirm it is not asked: what it has may be old.
     """
     deletes = []
+    patience = min(time.monotonic() + options.timeout, deadline)
     for job in jobs:
         if not job.server.unwritten.is_due or job.exchange is not None:
             continue
-        if due := _claimed(job.server, options.timeout, deadline):
+        if due := _claimed(job.server, patience, deadline):
             deletes.append((job, due, _delete_job(job.server, due)))
         elif job.server.breaker.is_left_alone:
             job.skip()
@@ -60,10 +57,9 @@ def _make_good(jobs: Sequence[Job], options: Options, deadline: float) -> None:
         job.add_to_its_own(delete, believed=believed)
 
 
-def _claimed(server: Server, timeout: float, deadline: float) -> Mapping[bytes, Due]:
-    """What there is to delete. For a thread that is at it this one waits, as long as
-    for a server that says nothing."""
-    until = min(time.monotonic() + timeout, deadline)
+def _claimed(server: Server, until: float, deadline: float) -> Mapping[bytes, Due]:
+    """What there is to delete. For a thread that is at it this one waits `until` then,
+    as long as for a server that says nothing."""
     while server.unwritten.is_due and not server.breaker.is_left_alone:
         due = server.unwritten.claim(deadline)
         if due is not None:
@@ -138,47 +134,42 @@ def _start_all(jobs: Sequence[Job], deadline: float) -> None:
             job.start(connection)
         else:
             to_connect.append(job)
-    for job, connected in zip(
-        to_connect, _connected(to_connect, deadline), strict=True
-    ):
-        if isinstance(connected, Connection):
-            job.start(connected)
-        else:
-            job.give_up(connected)
+    _connect_all(to_connect, deadline)
 
 
-def _connected(
-    jobs: Sequence[Job], deadline: float
-) -> Iterable[Connection | BaseException]:
-    """A connection for each, or why there is none. Several are opened at once: one that
-    nobody accepts would take the others' time."""
-
-    def attempt(job: Job) -> Connection | BaseException:
-        try:
-            return _connect(job, deadline)
-        except TRANSPORT_ERRORS as error:
-            return error
-
-    if len(jobs) > 1:
-        # No thread can be had when the interpreter is ending, or the machine at its
-        # limit.
-        count = min(len(jobs), MAX_CONNECTING)
-        with suppress(RuntimeError), ThreadPoolExecutor(count) as threads:
-            return list(threads.map(attempt, jobs))
-    return map(attempt, jobs)
-
-
-def _connect(job: Job, deadline: float) -> Connection:
-    connection = job.server.pool.take(deadline)
+def _connect_all(jobs: Sequence[Job], deadline: float) -> None:
+    """Connect, all at once, and start the jobs: a server that is not heard of would
+    take the others' time."""
+    taken: dict[Job, Connection] = {}
     try:
-        if not connection.opened:
-            connection.open(deadline)
-        if job.doubts_server:
-            _prove_alive(connection, job.options, deadline)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        for job in jobs:
+            try:
+                taken[job] = job.server.pool.take(deadline)
+            except TRANSPORT_ERRORS as error:
+                job.give_up(error)
+        new = [each for each in taken.values() if not each.opened]
+        if len(new) > 1:
+            begun = list(filter(None, [connection.begin() for connection in new]))
+            patience = jobs[0].options.connect_timeout
+            wait_until_ended(begun, min(time.monotonic() + patience, deadline))
+        for job, connection in list(taken.items()):
+            try:
+                _open(connection, job, deadline)
+            except TRANSPORT_ERRORS as error:
+                job.give_up(error)
+            else:
+                job.start(connection)
+                del taken[job]
+    finally:  # what was not started
+        for connection in taken.values():
+            connection.close()
+
+
+def _open(connection: Connection, job: Job, deadline: float) -> None:
+    if not connection.opened:
+        connection.open(deadline)
+    if job.doubts_server:
+        _prove_alive(connection, job.options, deadline)
 
 
 def _prove_alive(connection: Connection, options: Options, deadline: float) -> None:
