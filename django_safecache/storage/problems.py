@@ -188,7 +188,9 @@ def _store_samples(samples: Iterable[Sample], using: str) -> None:
         ProblemSample.objects.using(using).bulk_create(
             [
                 ProblemSample(
-                    problem=problem,
+                    # Not the problem: a router that does not know this database would
+                    # be asked, and forbid it.
+                    problem_id=problem.pk,
                     slot=slot,
                     call_site=site,
                     taken_at=sample.taken,
