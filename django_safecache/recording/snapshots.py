@@ -7,6 +7,7 @@ import secrets
 import socket
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 from django_safecache.recording.cells import CellTotals
 from django_safecache.recording.fingerprints import (
@@ -65,6 +66,12 @@ class Snapshot:
     """Of facets and samples, those that `Recorder.forget` has not yet been told of."""
     dropped: int
     """Details that found no room since the process started. Counts always do."""
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of all problems in it; one that has no occurrences had them before."""
+        told = (self.causes, self.occurrences, self.facets, self.samples)
+        return frozenset(each.fingerprint for each in chain.from_iterable(told))
 
 
 def in_ascii(snapshot: Snapshot) -> Snapshot:

@@ -31,12 +31,12 @@ from django_safecache.storage.upserts import BATCH_SIZE
 def store(snapshot: Snapshot, *, using: str, zone: tzinfo) -> dict[str, int]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
 
-    Fingerprint to id of those that occurred. `zone` says which day a facet was seen on.
+    Fingerprint to id of all that are there. `zone` says which day a facet was seen on.
     """
     known = _store_problems(snapshot, using)
     found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
     _store_facets(snapshot, found, using, zone)
-    _store_samples(snapshot.samples, using)
+    _store_samples(snapshot.samples, known, using)
     return found
 
 
@@ -88,7 +88,7 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
     seen: defaultdict[str, list[datetime]] = defaultdict(list)
     for totals in snapshot.occurrences:
         seen[totals.fingerprint] += [totals.first_seen, totals.last_seen]
-    known = _known_problems(seen, using)
+    known = _known_problems(snapshot.fingerprints, using)
     new = [
         _problem(cause, min(seen[cause.fingerprint]), max(seen[cause.fingerprint]))
         for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
@@ -98,9 +98,9 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
         Problem.objects.using(using).bulk_create(
             new, batch_size=BATCH_SIZE, ignore_conflicts=True
         )
-        known = _known_problems(seen, using)
-    for fingerprint, problem in known.items():
-        _see_again(problem, seen[fingerprint], using)
+        known = _known_problems(snapshot.fingerprints, using)
+    for fingerprint in sorted(seen.keys() & known.keys()):
+        _see_again(known[fingerprint], seen[fingerprint], using)
     return known
 
 
@@ -159,6 +159,7 @@ def _store_facets(
             shortened(facet.value, FACET_LENGTH),
         )
         for facet in snapshot.facets
+        if facet.fingerprint in found
     }
     ProblemFacet.objects.using(using).bulk_create(
         [
@@ -170,12 +171,15 @@ def _store_facets(
     )
 
 
-def _store_samples(samples: Iterable[Sample], using: str) -> None:
+def _store_samples(
+    samples: Iterable[Sample], known: Mapping[str, Problem], using: str
+) -> None:
     """Put `samples` in free slots. One of a call site that has one finds no room."""
     of_problem: defaultdict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         of_problem[sample.fingerprint].append(sample)
-    for fingerprint, problem in sorted(_known_problems(of_problem, using).items()):
+    for fingerprint in sorted(of_problem.keys() & known.keys()):
+        problem = known[fingerprint]
         rows = ProblemSample.objects.using(using).filter(problem=problem)
         taken = dict(rows.values_list("call_site", "slot"))
         free = sorted(set(range(MAX_SAMPLES)) - set(taken.values()))

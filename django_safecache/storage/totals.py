@@ -172,6 +172,7 @@ def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
             count=totals.count,
         )
         for totals in snapshot.occurrences
+        if totals.fingerprint in found
     ]
     return sorted(
         rows,

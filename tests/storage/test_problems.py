@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -10,6 +11,7 @@ from django_safecache.models import (
     ProblemFacet,
     ProblemSample,
     ProblemState,
+    Writer,
 )
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.sightings import Sighting
@@ -193,6 +195,30 @@ class TestFacets:
         Process(release="2026.2").fail()
         releases = ProblemFacet.objects.filter(facet="release").order_by("value")
         assert [facet.value for facet in releases] == ["2026.1", "2026.2"]
+
+    def test_one_of_a_process_that_came_back_meanwhile_is_kept(self, process):
+        """Looking at an occurrence takes time; its count may go in between."""
+
+        def seen():
+            process.flush(forget=False)
+            Writer.objects.update(settled=AT_NOON + HOUR)
+            snapshot = process.recorder.snapshot()
+            left_out_before = store(snapshot, using="default", zone=UTC)
+            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            return Sighting("shop:view", lambda: "a stack")
+
+        cause = process.recorder.causes.of("epipe", "", None, "x")
+        process.recorder.occurred(cause, seen)
+        assert process.recorder.snapshot().occurrences == ()
+        process.flush()
+        assert ProblemFacet.objects.get().value == "shop:view"
+        assert ProblemSample.objects.get().call_site == "shop:view"
+
+    def test_one_of_a_problem_that_is_not_there_holds_nothing_back(self, process):
+        process.see("shop:view")
+        snapshot = process.recorder.snapshot()
+        store(replace(snapshot, occurrences=()), using="default", zone=UTC)
+        assert not ProblemFacet.objects.exists()
 
     def test_without_a_release_there_is_none(self, process):
         process.fail()
