@@ -8,11 +8,14 @@ hand.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, tzinfo
 
+from django.db import connections, transaction
 from django.db.models import Sum
 
+from django_safecache.database_errors import may_pass
 from django_safecache.models import (
     Problem,
     ProblemCount,
@@ -24,15 +27,66 @@ from django_safecache.models import (
 from django_safecache.models.fields import CALL_SITE_LENGTH, FACET_LENGTH
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.samples import MAX_SAMPLES, Sample
-from django_safecache.recording.snapshots import Snapshot
+from django_safecache.recording.snapshots import Snapshot, in_ascii, of_problems
 from django_safecache.storage.upserts import BATCH_SIZE
 
+Refuse = Callable[[str, Exception], None]
+"""Is told the fingerprint of a problem that cannot be stored, and why not."""
 
-def store(snapshot: Snapshot, *, using: str, zone: tzinfo) -> dict[str, int]:
+
+def store(
+    snapshot: Snapshot, *, using: str, zone: tzinfo, refuse: Refuse
+) -> dict[str, int]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
 
     Fingerprint to id of all that are there. `zone` says which day a facet was seen on.
+    A problem that the database does not take is left out and told to `refuse`; raises
+    what is the database's own.
     """
+    fingerprints = sorted(snapshot.fingerprints)
+    if not fingerprints:
+        return {}
+    try:
+        with _unbroken(using):
+            return _store(snapshot, using, zone)
+    except (
+        Exception
+    ) as error:  # of a field, a driver, a database: of any text or number
+        if may_pass(error):
+            raise
+        if len(fingerprints) == 1:
+            return _store_in_ascii(snapshot, using, zone, refuse)
+    # Which of them it is nobody says.
+    found: dict[str, int] = {}
+    middle = len(fingerprints) // 2
+    for some in (fingerprints[:middle], fingerprints[middle:]):
+        part = of_problems(snapshot, set(some))
+        found |= store(part, using=using, zone=zone, refuse=refuse)
+    return found
+
+
+def _store_in_ascii(
+    snapshot: Snapshot, using: str, zone: tzinfo, refuse: Refuse
+) -> dict[str, int]:
+    """Of one problem, with a text that the database may not have all letters of."""
+    try:
+        with _unbroken(using):
+            return _store(in_ascii(snapshot), using, zone)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        for fingerprint in snapshot.fingerprints:
+            refuse(fingerprint, error)
+        return {}
+
+
+def _unbroken(using: str) -> AbstractContextManager[None]:
+    """In a transaction of the caller's, a statement that fails must not break it."""
+    within = connections[using].in_atomic_block
+    return transaction.atomic(using=using) if within else nullcontext()
+
+
+def _store(snapshot: Snapshot, using: str, zone: tzinfo) -> dict[str, int]:
     known = _store_problems(snapshot, using)
     found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
     _store_facets(snapshot, found, using, zone)
