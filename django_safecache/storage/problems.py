@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, tzinfo
 
 from django.db import connections, transaction
-from django.db.models import Sum
+from django.db.models import Case, F, QuerySet, Sum, Value, When
 
 from django_safecache.database_errors import may_pass
 from django_safecache.models import (
@@ -153,8 +153,18 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
             new, batch_size=BATCH_SIZE, ignore_conflicts=True
         )
         known = _known_problems(snapshot.fingerprints, using)
-    for fingerprint in sorted(seen.keys() & known.keys()):
-        _see_again(known[fingerprint], seen[fingerprint], using)
+    rows = Problem.objects.using(using)
+    again = [(known[each], seen[each]) for each in sorted(seen.keys() & known.keys())]
+    for problem, moments in again:
+        _see_again(problem, moments, rows)
+    _move_last_seen(
+        {
+            problem.pk: max(moments)
+            for problem, moments in again
+            if problem.last_seen < max(moments)
+        },
+        using,
+    )
     return known
 
 
@@ -176,30 +186,75 @@ def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
     )
 
 
-def _see_again(problem: Problem, seen: Iterable[datetime], using: str) -> None:
-    """Move what is known of `problem`: the first time only down, the last only up.
+def _see_again(
+    problem: Problem, seen: Iterable[datetime], rows: QuerySet[Problem]
+) -> None:
+    """Move what is known of `problem`, but for the last time; the first only down.
 
     Each update repeats its condition, because other writers do the same at the same
     time. From when until when it was muted is kept: reports of that time go by it.
     """
     first, last = min(seen), max(seen)
-    row = Problem.objects.using(using).filter(pk=problem.pk)
     if problem.state == ProblemState.RESOLVED:
         # By when it occurred, not by when that is stored.
         resolved_at = problem.resolved_at or problem.last_seen
         later = [moment for moment in seen if moment > resolved_at]
         if later:
-            row.filter(
-                state=ProblemState.RESOLVED, resolved_at=problem.resolved_at
+            rows.filter(
+                pk=problem.pk,
+                state=ProblemState.RESOLVED,
+                resolved_at=problem.resolved_at,
             ).update(state=ProblemState.REGRESSED, regressed_at=min(later))
-    elif problem.state == ProblemState.MUTED:
-        row.filter(state=ProblemState.MUTED, muted_until__lte=last).update(
-            state=ProblemState.OPEN, muted_above=None
-        )
-    if problem.last_seen < last:
-        row.filter(last_seen__lt=last).update(last_seen=last)
+    elif (
+        problem.state == ProblemState.MUTED
+        and problem.muted_until is not None
+        and problem.muted_until <= last
+    ):
+        rows.filter(
+            pk=problem.pk, state=ProblemState.MUTED, muted_until__lte=last
+        ).update(state=ProblemState.OPEN, muted_above=None)
     if problem.first_seen > first:
-        row.filter(first_seen__gt=first).update(first_seen=first)
+        rows.filter(pk=problem.pk, first_seen__gt=first).update(first_seen=first)
+
+
+def _move_last_seen(latest: Mapping[int, datetime], using: str) -> None:
+    """Move the last time of problems, by their ids, up and never down.
+
+    In few statements: each flush does it, for all problems of the last minutes. Of
+    those that another writer has locked each is waited for alone, with no lock in hand.
+    """
+    ids = sorted(latest)
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = ids[start : start + BATCH_SIZE]
+        with transaction.atomic(using=using):
+            free = _locked(batch, using)
+            _move_these(free, latest, using)
+        for busy in sorted(set(batch).difference(free)):
+            _move_these([busy], latest, using)
+
+
+def _locked(ids: list[int], using: str) -> list[int]:
+    """Those that nobody else has locked; now they are, where rows can be."""
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return ids
+    if not features.has_select_for_update_skip_locked:
+        return []
+    rows = Problem.objects.using(using).select_for_update(
+        skip_locked=True,
+        # As the update does: who stores counts of a problem is not in its way.
+        no_key=features.has_select_for_no_key_update,
+    )
+    return list(rows.filter(pk__in=ids).values_list("pk", flat=True))
+
+
+def _move_these(ids: list[int], latest: Mapping[int, datetime], using: str) -> None:
+    if ids:
+        later = [
+            When(pk=pk, last_seen__lt=latest[pk], then=Value(latest[pk])) for pk in ids
+        ]
+        rows = Problem.objects.using(using).filter(pk__in=ids)
+        rows.update(last_seen=Case(*later, default=F("last_seen")))
 
 
 def _store_facets(
@@ -229,32 +284,41 @@ def _store_samples(
     samples: Iterable[Sample], known: Mapping[str, Problem], using: str
 ) -> None:
     """Put `samples` in free slots. One of a call site that has one finds no room."""
-    of_problem: defaultdict[str, list[Sample]] = defaultdict(list)
+    of_problem: defaultdict[int, dict[str, Sample]] = defaultdict(dict)
     for sample in samples:
-        of_problem[sample.fingerprint].append(sample)
-    for fingerprint in sorted(of_problem.keys() & known.keys()):
-        problem = known[fingerprint]
-        rows = ProblemSample.objects.using(using).filter(problem=problem)
-        taken = dict(rows.values_list("call_site", "slot"))
-        free = sorted(set(range(MAX_SAMPLES)) - set(taken.values()))
-        new = {
-            site: sample
-            for sample in of_problem[fingerprint]
-            if (site := shortened(sample.call_site, CALL_SITE_LENGTH)) not in taken
-        }
-        # Another writer may be first to a slot; there are others then that say as much.
-        ProblemSample.objects.using(using).bulk_create(
-            [
-                ProblemSample(
-                    # Not the problem: a router that does not know this database would
-                    # be asked, and forbid it.
-                    problem_id=problem.pk,
-                    slot=slot,
-                    call_site=site,
-                    taken_at=sample.taken,
-                    traceback=sample.text,
-                )
-                for slot, (site, sample) in zip(free, new.items(), strict=False)
-            ],
-            ignore_conflicts=True,
-        )
+        if sample.fingerprint in known:
+            site = shortened(sample.call_site, CALL_SITE_LENGTH)
+            of_problem[known[sample.fingerprint].pk][site] = sample
+    taken = _taken_slots(of_problem, using)
+    rows = []
+    for problem, by_site in sorted(of_problem.items()):
+        slots = taken[problem]
+        free = sorted(set(range(MAX_SAMPLES)).difference(slots.values()))
+        new = {site: sample for site, sample in by_site.items() if site not in slots}
+        rows += [
+            ProblemSample(
+                # Not the problem: a router that does not know this database would
+                # be asked, and forbid it.
+                problem_id=problem,
+                slot=slot,
+                call_site=site,
+                taken_at=sample.taken,
+                traceback=sample.text,
+            )
+            for slot, (site, sample) in zip(free, new.items(), strict=False)
+        ]
+    # Another writer may be first to a slot; there are others then that say as much.
+    ProblemSample.objects.using(using).bulk_create(
+        rows, batch_size=BATCH_SIZE, ignore_conflicts=True
+    )
+
+
+def _taken_slots(
+    problems: Iterable[int], using: str
+) -> defaultdict[int, dict[str, int]]:
+    """Problem to call site to slot."""
+    taken: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    rows = ProblemSample.objects.using(using).filter(problem__in=list(problems))
+    for problem, site, slot in rows.values_list("problem", "call_site", "slot"):
+        taken[problem][site] = slot
+    return taken
