@@ -22,9 +22,12 @@ from django_safecache import dashboard
 from django_safecache.conf import get_settings
 from django_safecache.models import (
     Dashboard,
+    DigestDelivery,
     DigestMail,
     Facet,
     Problem,
+    ProblemFacet,
+    ProblemSample,
     ProblemState,
 )
 from django_safecache.muting import MutingForm, ProblemActionForm
@@ -52,7 +55,7 @@ class StoredAdmin(_ModelAdmin[_M]):
     """Reads the database of the counts, and lets nobody add, change or delete."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[_M]:
-        return super().get_queryset(request).using(get_settings().database)
+        return super().get_queryset(request).using(_database())
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -176,8 +179,7 @@ class ProblemAdmin(StoredAdmin[Problem]):
 
     @admin.display(description=_("accounts"))
     def accounts(self, problem: Problem) -> int:
-        accounts = problem.facets.filter(facet=Facet.ACCOUNT)
-        return accounts.values("value").distinct().count()
+        return _values(problem, Facet.ACCOUNT).count()
 
     @admin.display(description=_("muted"))
     def muted(self, problem: Problem) -> str:
@@ -199,12 +201,13 @@ class ProblemAdmin(StoredAdmin[Problem]):
 
     @admin.display(description=_("samples"))
     def samples(self, problem: Problem) -> SafeString:
+        samples = ProblemSample.objects.using(_database()).filter(problem=problem)
         return format_html_join(
             "",
             '<div>{}</div><pre class="safecache-text">{}</pre>',
             (
                 (_moment(sample.taken_at), sample.traceback)
-                for sample in problem.samples.order_by("slot")
+                for sample in samples.order_by("slot")
             ),
         ) or SafeString("-")
 
@@ -243,7 +246,7 @@ class DigestMailAdmin(StoredAdmin[DigestMail]):
         """The HTML of a mail alone, for the frame in its page."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        mail = get_object_or_404(self.get_queryset(request), pk=pk)
+        mail = get_object_or_404(self.get_queryset(request).defer(None), pk=pk)
         return HttpResponse(
             mail.html,
             headers={
@@ -256,18 +259,20 @@ class DigestMailAdmin(StoredAdmin[DigestMail]):
 
     @admin.display(description=_("recipients"))
     def recipients(self, mail: DigestMail) -> SafeString:
-        deliveries = mail.deliveries.order_by("recipient")
+        deliveries = DigestDelivery.objects.using(_database()).filter(mail=mail)
         return format_html_join(
             "",
             "<div>{}: {}</div>",
             (
                 (delivery.recipient, _sent(delivery.sent_at, delivery.error))
-                for delivery in deliveries
+                for delivery in deliveries.order_by("recipient")
             ),
         ) or SafeString("-")
 
     @admin.display(description=_("text"))
     def as_text(self, mail: DigestMail) -> SafeString:
+        # What is deferred would be read where the site's router says.
+        mail.refresh_from_db(using=_database(), fields=["text"])
         return format_html('<pre class="safecache-text">{}</pre>', mail.text)
 
     @admin.display(description=_("HTML"))
@@ -284,9 +289,19 @@ class DigestMailAdmin(StoredAdmin[DigestMail]):
 
 
 def _facet(problem: Problem, facet: Facet) -> SafeString:
-    rows = problem.facets.filter(facet=facet).order_by("value")
-    values = rows.values_list("value").distinct()[:FACETS_SHOWN]
+    values = _values(problem, facet).order_by("value")[:FACETS_SHOWN]
     return format_html_join("", "<div>{}</div>", values) or SafeString("-")
+
+
+def _values(problem: Problem, facet: Facet) -> QuerySet[ProblemFacet, tuple[Any, ...]]:
+    # By `using`, here as everywhere: a relation is followed to where the site's router
+    # says, and that may know nothing of this database.
+    facets = ProblemFacet.objects.using(_database()).filter(problem=problem)
+    return facets.filter(facet=facet).values_list("value").distinct()
+
+
+def _database() -> str:
+    return get_settings().database
 
 
 def _sent(moment: datetime | None, error: str) -> str:

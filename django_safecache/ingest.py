@@ -11,7 +11,7 @@ from datetime import datetime, tzinfo
 from functools import partial
 
 from django.core.signals import request_finished
-from django.db import DataError, connections, transaction
+from django.db import connections, transaction
 
 from django_safecache.conf import FlushMode
 from django_safecache.forks import in_forked_child
@@ -24,7 +24,7 @@ from django_safecache.process_ends import (
 )
 from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.recorder import Recorder
-from django_safecache.recording.snapshots import FlushErrors, Snapshot, in_ascii
+from django_safecache.recording.snapshots import FlushErrors, Snapshot, of_problems
 from django_safecache.storage import store, store_trouble
 from django_safecache.trouble import Trouble
 
@@ -82,6 +82,7 @@ class Ingest:
         self._reported = False
         self._ended = False
         self.trouble = Trouble(self.database)
+        self._refused: set[str] = set()
         self._next_flush = time.monotonic() + self.trouble.pause(self.interval)
 
     def connect(self) -> None:
@@ -158,23 +159,15 @@ class Ingest:
         if not (self._reported or snapshot.cells or snapshot.occurrences):
             # A command that used no cache: nothing to say, and perhaps no table.
             return
-        left_out_before = self._write(snapshot, self.trouble.errors, ended=ended)
+        self._refused &= snapshot.fingerprints
+        rest = of_problems(snapshot, snapshot.fingerprints - self._refused)
+        left_out_before = self._write(rest, self.trouble.errors, ended=ended)
         # What a transaction of the caller's rolls back is to be stored again.
         transaction.on_commit(
             partial(self._stored, snapshot, left_out_before), using=self.database
         )
 
     def _write(
-        self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
-    ) -> datetime | None:
-        try:
-            return self._write_as_is(snapshot, errors, ended=ended)
-        except DataError:
-            # The database has not all letters of a text that somebody's exception, or
-            # somebody's browser, came up with. The counts must not wait for it.
-            return self._write_as_is(in_ascii(snapshot), errors, ended=ended)
-
-    def _write_as_is(
         self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
     ) -> datetime | None:
         # In a transaction of the caller's, a statement that fails must not break it.
@@ -186,7 +179,14 @@ class Ingest:
                 zone=self.zone,
                 errors=errors,
                 ended=ended,
+                refuse=self._refuse,
             )
+
+    def _refuse(self, fingerprint: str, error: Exception) -> None:
+        """The counts must not wait for a problem that the database does not take."""
+        self._refused.add(fingerprint)
+        self.recorder.drop()
+        self.trouble.add(error)
 
     def _stored(self, snapshot: Snapshot, left_out_before: datetime | None) -> None:
         self.recorder.forget(snapshot, left_out_before=left_out_before)

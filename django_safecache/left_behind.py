@@ -7,9 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from django.db import DataError
-from django.db import Error as DatabaseFailure
-
+from django_safecache.database_errors import may_pass
 from django_safecache.events import get_logger
 from django_safecache.recording.fingerprints import scrubbed
 from django_safecache.recording.leftovers import Leftover, Leftovers
@@ -65,7 +63,7 @@ class LeftBehind:
         try:
             left_out_before = self._write(left.snapshot, left.errors, ended=True)
         except Exception as error:
-            if _may_pass(error):
+            if may_pass(error):
                 # It may be for what the file says nevertheless: others come first then.
                 leftovers.postpone(file)
                 raise
@@ -82,10 +80,3 @@ class LeftBehind:
 
     def _log_lost(self, **told: object) -> None:
         get_logger().error("counts_lost", database=self._database, **told)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether it is the database's, or the machine's, and not of what is stored."""
-    if isinstance(error, DataError):
-        return False
-    return isinstance(error, (DatabaseFailure, OSError, MemoryError))

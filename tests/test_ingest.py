@@ -17,10 +17,13 @@ from django.db import connection, transaction
 from observed import Clock, make_failure, make_outcome
 
 from django_safecache.ingest import Ingest
-from django_safecache.models import CacheDigest, Writer
+from django_safecache.left_behind import LeftBehind
+from django_safecache.models import CacheDigest, ProblemCount, ProblemSample, Writer
 from django_safecache.recording import sightings
 from django_safecache.recording.fingerprints import cause_of
+from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.sightings import Sighting
 
 
 @pytest.fixture
@@ -90,6 +93,64 @@ class TestManual:
         assert ingest.flush()
         assert not CacheDigest.objects.exists()
         assert not Writer.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAProblemThatCannotBeStored:
+    """It is the only one that is left out."""
+
+    @pytest.fixture(params=["proxy refused", 2**70])
+    def ingest(self, request, make_ingest):
+        if connection.vendor == "mysql" and request.param == 2**70:
+            pytest.skip("stores the largest number that there is room for")
+        ingest = make_ingest()
+        recorder = ingest.recorder
+        for number in range(5):
+            word = "abcde"[number]
+            recorder.occurred(cause_of("application", "E", 7, f"Größe {word}"), seen)
+        recorder.occurred(cause_of("application", "E", request.param, "no"), seen)
+        recorder.observe(make_outcome(hits=3, failures=(make_failure(),)))
+        return ingest
+
+    def stored(self):
+        counts = ProblemCount.objects.order_by("problem__message")
+        told = dict(counts.values_list("problem__message", "count"))
+        assert ProblemSample.objects.count() == len(told) == 6
+        assert {f"Größe {word}": 1 for word in "abcde"}.items() < told.items()
+        assert stored_hits() == 3
+
+    def test_all_others_are_stored_and_so_are_the_counts(self, ingest):
+        assert ingest.flush()
+        self.stored()
+
+    def test_so_they_are_within_a_transaction_of_the_caller(self, ingest):
+        with transaction.atomic():
+            assert ingest.flush()
+        self.stored()
+
+    def test_it_is_told_once_and_counted_as_dropped_while_it_is_held(self, ingest):
+        for _ in range(4):
+            assert ingest.flush()
+        assert ingest.trouble.errors.count == 1
+        writer = Writer.objects.get()
+        assert (writer.dropped, writer.flush_errors) == (1, 1)
+        assert writer.last_error
+
+    def test_its_samples_do_not_wait_for_ever(self, ingest):
+        ingest.flush()
+        assert ingest.recorder.snapshot().samples == ()
+
+    def test_it_is_left_out_of_what_a_process_left_behind(self, ingest, tmp_path):
+        leftovers = Leftovers(tmp_path / "leftovers", "site")
+        left = LeftBehind(leftovers, "default", ingest._write)
+        left.keep(ingest.recorder.snapshot(), ingest.trouble.errors)
+        left.store(time.monotonic() + 60)
+        self.stored()
+        assert not list(leftovers._folder.glob("*.refused"))
+
+
+def seen():
+    return Sighting("shop:view", lambda: "a stack")
 
 
 class TestTrouble:

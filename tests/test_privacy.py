@@ -35,6 +35,7 @@ from django_safecache.recording.structlog_processor import count_exceptions
 from django_safecache.reports import Period
 from django_safecache.testing import Faults, LocalMemcached, outage
 from django_safecache.testing.severed import CUTS
+from django_safecache.trouble import Trouble
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -94,7 +95,7 @@ def own_log():
 def ingest():
     ingest = apps.get_app_config("django_safecache").ingest
     ingest.recorder.reset()
-    ingest._logged_at = float("-inf")
+    ingest.trouble = Trouble(ingest.database)
     yield ingest
     ingest.recorder.reset()
 

@@ -207,7 +207,9 @@ def _deliver_to(mail: DigestMail, recipient: str) -> str | None:
 
 def _claim_delivery(mail: DigestMail, recipient: str) -> bool:
     """Whether the mail is to be sent to `recipient` now, and by this caller."""
-    delivery = DigestDelivery(mail=mail, recipient=recipient)
+    # Not the mail: a router that does not know this database would be asked, and
+    # forbid it.
+    delivery = DigestDelivery(mail_id=mail.pk, recipient=recipient)
     try:
         with transaction.atomic(using=_database()):
             delivery.save(using=_database(), force_insert=True)

@@ -38,6 +38,7 @@ _BY_CLASS: tuple[tuple[type[BaseException], FailureKind], ...] = (
     (socket.gaierror, "unreachable"),
 )
 
+_OS_ERRNO = vars(OSError)["errno"].__get__
 
 TOO_LARGE = "object too large"
 """What memcached says, among other words, of a value over its item limit."""
@@ -53,6 +54,16 @@ def classify(error: BaseException, phase: Phase) -> FailureKind:
     if phase == "connect":
         return "unreachable"
     return "closed" if isinstance(error, OSError) else "protocol"
+
+
+def errno_of(error: BaseException | None) -> int | None:
+    """The operating system's number, of 32 bits as columns have; else None.
+
+    Whoever raises an `OSError` may give it any other thing in its place.
+    """
+    # Not by a property of the site's own, which may do anything.
+    errno = _OS_ERRNO(error) if isinstance(error, OSError) else None
+    return errno if type(errno) is int and abs(errno) < 2**31 else None
 
 
 def _classify_reply(text: str) -> FailureKind:

@@ -10,7 +10,7 @@ from typing import Any
 from django_safecache.exceptions import ReplyError
 from django_safecache.memcached.connection import Connection
 from django_safecache.memcached.exchange import Exchange, Replies
-from django_safecache.memcached.failures import classify
+from django_safecache.memcached.failures import classify, errno_of
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.outcomes import Failure, FailureKind, Outcome, Phase
 from django_safecache.memcached.server import Server
@@ -227,7 +227,7 @@ class Job:
                 server=self.server.name,
                 phase=phase,
                 exception=exception_name(error),
-                errno=getattr(error, "errno", None),
+                errno=errno_of(error),
                 text=str(error or ""),
                 keys=len(self.remaining()),
                 bytes_sent=exchange.bytes_sent if exchange else 0,

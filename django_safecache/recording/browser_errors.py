@@ -12,21 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from django_safecache.recording.fingerprints import (
     MESSAGE_LENGTH,
     Cause,
-    cause_of,
     clean,
     scrubbed,
 )
-from django_safecache.recording.occurrences import OTHER
+from django_safecache.recording.first_of_day import FirstOfDay
+from django_safecache.recording.occurrences import OTHER, other_of
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.sightings import Sighting
-
-_T = TypeVar("_T")
 
 KIND = "browser"
 PAGE = "<page>"
@@ -34,8 +31,7 @@ PAGE = "<page>"
 password has its token there."""
 MAX_CAUSES = 200
 MAX_PLACES = 500
-CAUSES_SECONDS = 24 * 3600.0
-"""In so long a process makes at most `MAX_CAUSES` problems of what browsers report, and
+"""In a day a process makes at most `MAX_CAUSES` problems of what browsers report, and
 sees them at `MAX_PLACES`: of each problem, so many are stored for a day."""
 MAX_FRAMES = 30
 MAX_PARTS = 8
@@ -101,16 +97,15 @@ class BrowserErrors:
     """Counts browser errors into a recorder. Thread-safe.
 
     After `MAX_CAUSES` different causes further ones are one problem, ``<other>``, until
-    `CAUSES_SECONDS` have passed, and so are places after `MAX_PLACES`: whoever makes
-    up messages and scripts fills neither tables nor the room that others need.
+    a day has passed, and so are places after `MAX_PLACES`: whoever makes up messages
+    and scripts fills neither tables nor the room that others need.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._causes: set[str] = set()
-        self._places: set[tuple[str, str]] = set()
-        self._since = clock()
+        self._causes = FirstOfDay[str](MAX_CAUSES)
+        self._places = FirstOfDay[tuple[str, str]](MAX_PLACES)
 
     def count(self, recorder: Recorder, error: BrowserError) -> None:
         """Count `error`, on the account of the request that reports it."""
@@ -126,23 +121,11 @@ class BrowserErrors:
     def _bounded(self, cause: Cause, place: str) -> tuple[Cause, str]:
         with self._lock:
             now = self._clock()
-            if now - self._since >= CAUSES_SECONDS:
-                self._causes.clear()
-                self._places.clear()
-                self._since = now
-            if not _has_room(self._causes, cause.fingerprint, MAX_CAUSES):
-                cause = cause_of(KIND, "", None, OTHER)
-            if not _has_room(self._places, (cause.fingerprint, place), MAX_PLACES):
+            if not self._causes.has_room(cause.fingerprint, now):
+                cause = other_of(KIND)
+            if not self._places.has_room((cause.fingerprint, place), now):
                 place = OTHER
             return cause, place
-
-
-def _has_room(known: set[_T], value: _T, most: int) -> bool:
-    """Whether `value` is one of the first `most` different ones."""
-    if value not in known and len(known) >= most:
-        return False
-    known.add(value)
-    return True
 
 
 def _frames(stack: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from types import TracebackType
 
+from django_safecache.memcached.failures import errno_of
 from django_safecache.recording import sightings
 from django_safecache.recording.fingerprints import Cause
 from django_safecache.recording.messages import class_name, told
@@ -21,7 +22,6 @@ raised again, and logged by Django. Later it is one that the site keeps and rais
 # Client errors that Django answers with 400, and anybody can cause any number of.
 _NOT_COUNTED = ("django_safecache", "django.security")
 _MARK = "_django_safecache_counted"
-_OS_ERRNO = vars(OSError)["errno"].__get__
 _ATTRIBUTES = vars(BaseException)["__dict__"].__get__
 
 
@@ -73,15 +73,8 @@ def count(
 def cause_of_exception(recorder: Recorder, exception: BaseException) -> Cause:
     """The cause that `exception` is an occurrence of."""
     return recorder.causes.of(
-        KIND, class_name(exception), _errno(exception), told(exception)
+        KIND, class_name(exception), errno_of(exception), told(exception)
     )
-
-
-def _errno(exception: BaseException) -> int | None:
-    # Not by a property of the site's own, which may do anything.
-    errno = _OS_ERRNO(exception) if isinstance(exception, OSError) else None
-    # The site may raise one with any number, or what is none; the column has 32 bits.
-    return errno if type(errno) is int and abs(errno) < 2**31 else None
 
 
 def _is_first(exception: BaseException, account: str) -> bool:

@@ -114,7 +114,7 @@ class Occurrences:
         if tally is None or place is None:
             if self.places >= self._max_places:
                 server = OTHER
-                cause = tally.cause if tally else _other(cause.kind)
+                cause = tally.cause if tally else other_of(cause.kind)
             tally = self._problems.setdefault(cause.fingerprint, ProblemTally(cause))
             place = self._place(tally, alias, server, now)
         tally.count += 1
@@ -197,5 +197,6 @@ class Occurrences:
 
 
 @lru_cache(maxsize=64)
-def _other(kind: str) -> Cause:
+def other_of(kind: str) -> Cause:
+    """The problem of a kind that what has no room is counted as."""
     return cause_of(kind, "", None, OTHER)

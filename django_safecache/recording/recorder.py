@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 
 from django_safecache.forks import in_forked_child
 from django_safecache.memcached.outcomes import Outcome
@@ -22,11 +24,13 @@ from django_safecache.recording.buckets import (
 from django_safecache.recording.causes import Causes, Fingerprint
 from django_safecache.recording.cells import FIRST_FIGURE
 from django_safecache.recording.fingerprints import Cause
+from django_safecache.recording.first_of_day import FirstOfDay
 from django_safecache.recording.key_groups import KeyGroup, divided
 from django_safecache.recording.occurrences import (
     DETAILED_OCCURRENCES,
     Occurrences,
     ProblemTally,
+    other_of,
 )
 from django_safecache.recording.samples import Samples
 from django_safecache.recording.sightings import Sighting
@@ -35,6 +39,8 @@ from django_safecache.recording.snapshots import Snapshot, WriterIdentity
 MAX_ASIDE = 100
 """Calls that are put aside, to be added up with others: the code that adds them up is
 then run many times in a row, and not fetched from memory for each call."""
+MAX_PROBLEMS = 1000
+"""So many of a kind a process makes in a day: a row of the tables stays for long."""
 # Failures that are counted but are no problem of their own: a breaker is open because
 # of another failure, which is one.
 CONSEQUENCES = frozenset(["breaker_open"])
@@ -96,6 +102,9 @@ class Recorder:
             max_facets=self._max_facets,
         )
         self._samples = Samples()
+        self._problems = defaultdict[str, FirstOfDay[str]](
+            partial(FirstOfDay, MAX_PROBLEMS)
+        )
         self._settled = 0.0
         self._dropped = 0
         self.causes = Causes(self._fingerprint)
@@ -150,6 +159,8 @@ class Recorder:
         """
         now = self._clock()
         with self._lock:
+            if not self._problems[cause.kind].has_room(cause.fingerprint, now):
+                cause = other_of(cause.kind)
             opened = now >= self._buckets.end and self._open()
             occurrences = self._buckets.current.occurrences
             tally = occurrences.add(cause, alias, server, now, known_as)

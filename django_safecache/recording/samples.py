@@ -8,9 +8,11 @@ from datetime import datetime, timezone
 MAX_SAMPLES = 5
 """Of one problem. Of one call site there is one: five alike would say no more."""
 # Of what is bounded by problems and by processes, the bound over all: 2 MB of text
-# that waits for the database, and the names of call sites.
+# that waits for the database, and below the names of call sites.
 MAX_WAITING = 250
-MAX_REMEMBERED = 1000
+# More than the problems that a process makes in a day, of the site and of browsers: all
+# of them would else be taken again and again, for a database that has them.
+MAX_REMEMBERED = 2000
 
 
 @dataclass(frozen=True, slots=True)

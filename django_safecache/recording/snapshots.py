@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
+from typing import TypeVar
 
 from django_safecache.recording.cells import CellTotals
 from django_safecache.recording.fingerprints import (
@@ -17,6 +20,8 @@ from django_safecache.recording.fingerprints import (
 )
 from django_safecache.recording.occurrences import FacetValue, OccurrenceTotals
 from django_safecache.recording.samples import Sample
+
+_Told = TypeVar("_Told", Cause, OccurrenceTotals, FacetValue, Sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,31 @@ class Snapshot:
     samples: tuple[Sample, ...]
     """Of facets and samples, those that `Recorder.forget` has not yet been told of."""
     dropped: int
-    """Details that found no room since the process started. Counts always do."""
+    """Details that found no room since the process started, and problems that no
+    database would store. Counts always find room."""
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of all problems in it; one that has no occurrences had them before."""
+        told: Iterable[Cause | OccurrenceTotals | FacetValue | Sample] = chain(
+            self.causes, self.occurrences, self.facets, self.samples
+        )
+        return frozenset(each.fingerprint for each in told)
+
+
+def of_problems(snapshot: Snapshot, fingerprints: Set[str]) -> Snapshot:
+    """`snapshot` with no other problems than these; all cells are in it."""
+    return replace(
+        snapshot,
+        causes=_of(snapshot.causes, fingerprints),
+        occurrences=_of(snapshot.occurrences, fingerprints),
+        facets=_of(snapshot.facets, fingerprints),
+        samples=_of(snapshot.samples, fingerprints),
+    )
+
+
+def _of(told: Iterable[_Told], fingerprints: Set[str]) -> tuple[_Told, ...]:
+    return tuple(each for each in told if each.fingerprint in fingerprints)
 
 
 def in_ascii(snapshot: Snapshot) -> Snapshot:

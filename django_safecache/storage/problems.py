@@ -8,35 +8,88 @@ hand.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, tzinfo
 
-from django.db.models import Sum
+from django.db import connections, transaction
+from django.db.models import Case, F, QuerySet, Sum, Value, When
 
+from django_safecache.database_errors import may_pass
 from django_safecache.models import (
     Problem,
     ProblemCount,
     ProblemFacet,
-    ProblemSample,
     ProblemState,
     Resolution,
 )
-from django_safecache.models.fields import CALL_SITE_LENGTH, FACET_LENGTH
+from django_safecache.models.fields import FACET_LENGTH
 from django_safecache.recording.fingerprints import Cause, shortened
-from django_safecache.recording.samples import MAX_SAMPLES, Sample
-from django_safecache.recording.snapshots import Snapshot
+from django_safecache.recording.snapshots import Snapshot, in_ascii, of_problems
+from django_safecache.storage.samples import store_samples
 from django_safecache.storage.upserts import BATCH_SIZE
 
+Refuse = Callable[[str, Exception], None]
+"""Is told the fingerprint of a problem that cannot be stored, and why not."""
 
-def store(snapshot: Snapshot, *, using: str, zone: tzinfo) -> dict[str, int]:
+
+def store(
+    snapshot: Snapshot, *, using: str, zone: tzinfo, refuse: Refuse
+) -> dict[str, int]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
 
-    Fingerprint to id of those that occurred. `zone` says which day a facet was seen on.
+    Fingerprint to id of all that are there. `zone` says which day a facet was seen on.
+    A problem that the database does not take is left out and told to `refuse`; raises
+    what is the database's own.
     """
+    fingerprints = sorted(snapshot.fingerprints)
+    if not fingerprints:
+        return {}
+    try:
+        with _unbroken(using):
+            return _store(snapshot, using, zone)
+    except (
+        Exception
+    ) as error:  # of a field, a driver, a database: of any text or number
+        if may_pass(error):
+            raise
+        if len(fingerprints) == 1:
+            return _store_in_ascii(snapshot, using, zone, refuse)
+    # Which of them it is nobody says.
+    found: dict[str, int] = {}
+    middle = len(fingerprints) // 2
+    for some in (fingerprints[:middle], fingerprints[middle:]):
+        part = of_problems(snapshot, set(some))
+        found |= store(part, using=using, zone=zone, refuse=refuse)
+    return found
+
+
+def _store_in_ascii(
+    snapshot: Snapshot, using: str, zone: tzinfo, refuse: Refuse
+) -> dict[str, int]:
+    """Of one problem, with a text that the database may not have all letters of."""
+    try:
+        with _unbroken(using):
+            return _store(in_ascii(snapshot), using, zone)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        for fingerprint in snapshot.fingerprints:
+            refuse(fingerprint, error)
+        return {}
+
+
+def _unbroken(using: str) -> AbstractContextManager[None]:
+    """In a transaction of the caller's, a statement that fails must not break it."""
+    within = connections[using].in_atomic_block
+    return transaction.atomic(using=using) if within else nullcontext()
+
+
+def _store(snapshot: Snapshot, using: str, zone: tzinfo) -> dict[str, int]:
     known = _store_problems(snapshot, using)
     found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
     _store_facets(snapshot, found, using, zone)
-    _store_samples(snapshot.samples, using)
+    store_samples(snapshot.samples, found, using)
     return found
 
 
@@ -88,7 +141,7 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
     seen: defaultdict[str, list[datetime]] = defaultdict(list)
     for totals in snapshot.occurrences:
         seen[totals.fingerprint] += [totals.first_seen, totals.last_seen]
-    known = _known_problems(seen, using)
+    known = _known_problems(snapshot.fingerprints, using)
     new = [
         _problem(cause, min(seen[cause.fingerprint]), max(seen[cause.fingerprint]))
         for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
@@ -98,9 +151,19 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
         Problem.objects.using(using).bulk_create(
             new, batch_size=BATCH_SIZE, ignore_conflicts=True
         )
-        known = _known_problems(seen, using)
-    for fingerprint, problem in known.items():
-        _see_again(problem, seen[fingerprint], using)
+        known = _known_problems(snapshot.fingerprints, using)
+    rows = Problem.objects.using(using)
+    again = [(known[each], seen[each]) for each in sorted(seen.keys() & known.keys())]
+    for problem, moments in again:
+        _see_again(problem, moments, rows)
+    _move_last_seen(
+        {
+            problem.pk: max(moments)
+            for problem, moments in again
+            if problem.last_seen < max(moments)
+        },
+        using,
+    )
     return known
 
 
@@ -122,30 +185,75 @@ def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
     )
 
 
-def _see_again(problem: Problem, seen: Iterable[datetime], using: str) -> None:
-    """Move what is known of `problem`: the first time only down, the last only up.
+def _see_again(
+    problem: Problem, seen: Iterable[datetime], rows: QuerySet[Problem]
+) -> None:
+    """Move what is known of `problem`, but for the last time; the first only down.
 
     Each update repeats its condition, because other writers do the same at the same
     time. From when until when it was muted is kept: reports of that time go by it.
     """
     first, last = min(seen), max(seen)
-    row = Problem.objects.using(using).filter(pk=problem.pk)
     if problem.state == ProblemState.RESOLVED:
         # By when it occurred, not by when that is stored.
         resolved_at = problem.resolved_at or problem.last_seen
         later = [moment for moment in seen if moment > resolved_at]
         if later:
-            row.filter(
-                state=ProblemState.RESOLVED, resolved_at=problem.resolved_at
+            rows.filter(
+                pk=problem.pk,
+                state=ProblemState.RESOLVED,
+                resolved_at=problem.resolved_at,
             ).update(state=ProblemState.REGRESSED, regressed_at=min(later))
-    elif problem.state == ProblemState.MUTED:
-        row.filter(state=ProblemState.MUTED, muted_until__lte=last).update(
-            state=ProblemState.OPEN, muted_above=None
-        )
-    if problem.last_seen < last:
-        row.filter(last_seen__lt=last).update(last_seen=last)
+    elif (
+        problem.state == ProblemState.MUTED
+        and problem.muted_until is not None
+        and problem.muted_until <= last
+    ):
+        rows.filter(
+            pk=problem.pk, state=ProblemState.MUTED, muted_until__lte=last
+        ).update(state=ProblemState.OPEN, muted_above=None)
     if problem.first_seen > first:
-        row.filter(first_seen__gt=first).update(first_seen=first)
+        rows.filter(pk=problem.pk, first_seen__gt=first).update(first_seen=first)
+
+
+def _move_last_seen(latest: Mapping[int, datetime], using: str) -> None:
+    """Move the last time of problems, by their ids, up and never down.
+
+    In few statements: each flush does it, for all problems of the last minutes. Of
+    those that another writer has locked each is waited for alone, with no lock in hand.
+    """
+    ids = sorted(latest)
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = ids[start : start + BATCH_SIZE]
+        with transaction.atomic(using=using):
+            free = _locked(batch, using)
+            _move_these(free, latest, using)
+        for busy in sorted(set(batch).difference(free)):
+            _move_these([busy], latest, using)
+
+
+def _locked(ids: list[int], using: str) -> list[int]:
+    """Those that nobody else has locked; now they are, where rows can be."""
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return ids
+    if not features.has_select_for_update_skip_locked:
+        return []
+    rows = Problem.objects.using(using).select_for_update(
+        skip_locked=True,
+        # As the update does: who stores counts of a problem is not in its way.
+        no_key=features.has_select_for_no_key_update,
+    )
+    return list(rows.filter(pk__in=ids).values_list("pk", flat=True))
+
+
+def _move_these(ids: list[int], latest: Mapping[int, datetime], using: str) -> None:
+    if ids:
+        later = [
+            When(pk=pk, last_seen__lt=latest[pk], then=Value(latest[pk])) for pk in ids
+        ]
+        rows = Problem.objects.using(using).filter(pk__in=ids)
+        rows.update(last_seen=Case(*later, default=F("last_seen")))
 
 
 def _store_facets(
@@ -159,6 +267,7 @@ def _store_facets(
             shortened(facet.value, FACET_LENGTH),
         )
         for facet in snapshot.facets
+        if facet.fingerprint in found
     }
     ProblemFacet.objects.using(using).bulk_create(
         [
@@ -168,33 +277,3 @@ def _store_facets(
         batch_size=BATCH_SIZE,
         ignore_conflicts=True,
     )
-
-
-def _store_samples(samples: Iterable[Sample], using: str) -> None:
-    """Put `samples` in free slots. One of a call site that has one finds no room."""
-    of_problem: defaultdict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        of_problem[sample.fingerprint].append(sample)
-    for fingerprint, problem in sorted(_known_problems(of_problem, using).items()):
-        rows = ProblemSample.objects.using(using).filter(problem=problem)
-        taken = dict(rows.values_list("call_site", "slot"))
-        free = sorted(set(range(MAX_SAMPLES)) - set(taken.values()))
-        new = {
-            site: sample
-            for sample in of_problem[fingerprint]
-            if (site := shortened(sample.call_site, CALL_SITE_LENGTH)) not in taken
-        }
-        # Another writer may be first to a slot; there are others then that say as much.
-        ProblemSample.objects.using(using).bulk_create(
-            [
-                ProblemSample(
-                    problem=problem,
-                    slot=slot,
-                    call_site=site,
-                    taken_at=sample.taken,
-                    traceback=sample.text,
-                )
-                for slot, (site, sample) in zip(free, new.items(), strict=False)
-            ],
-            ignore_conflicts=True,
-        )

@@ -32,6 +32,10 @@ _Row = TypeVar("_Row", CacheDigest, ProblemCount)
 _CellPlace = tuple[str, str, str]
 
 
+def _raise(fingerprint: str, error: Exception) -> None:
+    raise error
+
+
 def store(
     snapshot: Snapshot,
     *,
@@ -39,6 +43,7 @@ def store(
     zone: tzinfo,
     errors: FlushErrors = NO_ERRORS,
     ended: bool = False,
+    refuse: problems.Refuse = _raise,
 ) -> datetime | None:
     """Make the database say what `snapshot` says. Raises what the database raises.
 
@@ -46,13 +51,14 @@ def store(
     again, or a later one, counts nothing twice. What writers share (problems, facets
     and places) is written before, each statement on its own: it only ever moves one
     way, so that half of it does no harm, and no writer waits for another with locks
-    in hand. `zone` says which day a facet was seen on.
+    in hand. `zone` says which day a facet was seen on. A problem that the database does
+    not take is told to `refuse`, and all else is stored.
 
     If the writer had been given up for dead, and its rows rolled up (see
     `storage.folding`), the buckets of that time are left out. Returns the moment that
     they start before; None if there are none. It is to go on under another name then.
     """
-    found = problems.store(snapshot, using=using, zone=zone)
+    found = problems.store(snapshot, using=using, zone=zone, refuse=refuse)
     places = _places(snapshot, using)
     with transaction.atomic(using=using):
         # First, so that its row is locked: nobody rolls up what is being replaced.
@@ -172,6 +178,7 @@ def _counts(snapshot: Snapshot, found: Mapping[str, int]) -> list[ProblemCount]:
             count=totals.count,
         )
         for totals in snapshot.occurrences
+        if totals.fingerprint in found
     ]
     return sorted(
         rows,

@@ -125,6 +125,15 @@ class TestFailureKinds:
         assert failure.bytes_received == 0
         assert 0 <= failure.connection_age < 5
 
+    @pytest.mark.parametrize("errno", ["proxy refused", 2**40, [1], True])
+    def test_an_errno_that_is_none_is_left_out(self, make_cluster, recording, errno):
+        """A proxy's socket may raise `OSError` with any two arguments."""
+        cluster = make_cluster("10.0.0.1:11211", socket_module=_Proxied(errno))
+        assert cluster.get_many({b"a": "a"}).lost == ["a"]
+        (failure,) = recording.last.failures
+        assert failure.errno is None
+        assert failure.text == f"[Errno {errno}] 10.0.0.1"
+
     def test_a_server_that_never_ends_runs_into_the_deadline(
         self, local, make_cluster, recording
     ):
@@ -646,6 +655,19 @@ class _Blackholes:
     def __del__(self):
         for sock in (self._listener, *self._fillers):
             sock.close()
+
+
+class _Proxied:
+    """The socket module of a site that goes through a proxy, which refuses."""
+
+    def __init__(self, errno):
+        self._errno = errno
+
+    def __getattr__(self, name):
+        return getattr(socket, name)
+
+    def socket(self, *_):
+        raise OSError(self._errno, "10.0.0.1")
 
 
 class _SixFirst:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from observed import NOON, Clock
 
 from django_safecache.recording.browser_errors import (
-    CAUSES_SECONDS,
     MAX_CAUSES,
     MAX_FRAMES,
     MAX_PARTS,
@@ -20,6 +19,7 @@ from django_safecache.recording.browser_errors import (
     parse,
 )
 from django_safecache.recording.fingerprints import MESSAGE_LENGTH, clean
+from django_safecache.recording.first_of_day import DAY_SECONDS
 from django_safecache.recording.recorder import Recorder
 
 SITE = "https://shop.example"
@@ -185,7 +185,7 @@ class TestCounting:
         assert messages(recorder)["<other>"] == len(words) - MAX_CAUSES
         errors.count(recorder, reported(message=words[0]))
         assert messages(recorder)[words[0]] == 2
-        clock.now += CAUSES_SECONDS
+        clock.now += DAY_SECONDS
         errors.count(recorder, reported(message="a new one"))
         assert messages(recorder)["a new one"] == 1
 
@@ -206,5 +206,5 @@ class TestCounting:
         known = {f"/{word}.js" for word in words[:MAX_PLACES]}
         assert places(words) == {*known, "<other>"}
         assert places(["aax", "new"]) == {"/aax.js", "<other>"}
-        clock.now += CAUSES_SECONDS
+        clock.now += DAY_SECONDS
         assert places(["new"]) == {"/new.js"}

@@ -5,6 +5,7 @@ import re
 import threading
 from collections import Counter
 from datetime import datetime, timezone
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,10 @@ from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS, Observers
 from django_safecache.recording.cells import COUNTS
+from django_safecache.recording.first_of_day import DAY_SECONDS
 from django_safecache.recording.key_groups import first_match
 from django_safecache.recording.occurrences import MAX_STORMY
-from django_safecache.recording.recorder import CONSEQUENCES, Recorder
+from django_safecache.recording.recorder import CONSEQUENCES, MAX_PROBLEMS, Recorder
 from django_safecache.recording.sightings import Sighting
 
 NOON_BUCKET = datetime.fromtimestamp(NOON, timezone.utc)
@@ -474,6 +476,72 @@ class TestProblems:
             for totals in snapshot.occurrences
         }
         assert counted == {("one", SERVER): 1, ("<other>", "<other>"): 2}
+
+
+class TestManyProblems:
+    """Rows of problems are kept for long, and nobody bounds what a text may be."""
+
+    WORDS = ["".join(letters) for letters in product("abcdefghij", repeat=4)]
+    MORE = MAX_PROBLEMS + 100
+
+    @pytest.fixture
+    def clock(self):
+        return Clock()
+
+    @pytest.fixture
+    def recorder(self, clock):
+        return Recorder(clock=clock)
+
+    def occur(self, recorder, words, kind="application"):
+        for word in words:
+            cause = recorder.causes.of(kind, "E", None, word)
+            recorder.occurred(cause, lambda: Sighting("site", str))
+
+    def counts(self, recorder):
+        snapshot = recorder.snapshot()
+        texts = {cause.fingerprint: cause.message for cause in snapshot.causes}
+        counts = Counter()
+        for totals in snapshot.occurrences:
+            counts[texts[totals.fingerprint]] += totals.count
+        return counts
+
+    def test_those_beyond_a_days_bound_are_one_problem(self, recorder):
+        self.occur(recorder, self.WORDS[: self.MORE])
+        counts = self.counts(recorder)
+        assert len(counts) == MAX_PROBLEMS + 1
+        assert (counts["<other>"], counts.total()) == (100, self.MORE)
+
+    def test_it_holds_over_all_buckets_of_the_day(self, recorder, clock):
+        self.occur(recorder, self.WORDS[:MAX_PROBLEMS])
+        clock.now += 300
+        recorder.forget(recorder.snapshot())
+        self.occur(recorder, [self.WORDS[0], self.WORDS[-1]])
+        assert self.counts(recorder) == {self.WORDS[0]: 1, "<other>": 1}
+
+    def test_another_day_has_another_bound(self, recorder, clock):
+        self.occur(recorder, self.WORDS[:MAX_PROBLEMS])
+        clock.now += DAY_SECONDS
+        recorder.forget(recorder.snapshot())
+        self.occur(recorder, self.WORDS[-1:])
+        assert self.counts(recorder) == {self.WORDS[-1]: 1}
+
+    def test_one_kind_takes_no_room_from_another(self, recorder):
+        self.occur(recorder, self.WORDS[: self.MORE])
+        self.occur(recorder, self.WORDS[-1:], kind="server_error")
+        assert self.counts(recorder)[self.WORDS[-1]] == 1
+
+    def test_failures_of_the_cache_are_bounded_as_well(self, recorder):
+        for word in self.WORDS[: self.MORE]:
+            failure = make_failure("server_error", errno=None, text=word)
+            recorder.observe(make_outcome(failures=[failure]))
+        counts = self.counts(recorder)
+        assert (counts["<other>"], counts.total()) == (100, self.MORE)
+
+    def test_a_new_process_has_its_own_bound(self, recorder):
+        self.occur(recorder, self.WORDS[:MAX_PROBLEMS])
+        recorder.reset()
+        self.occur(recorder, self.WORDS[-1:])
+        assert self.counts(recorder) == {self.WORDS[-1]: 1}
 
 
 class TestProcesses:

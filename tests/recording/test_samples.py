@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 from observed import Clock, make_failure, make_outcome
 
 from django_safecache.recording.recorder import Recorder
@@ -60,6 +62,21 @@ class TestTaking:
             word = "".join("abcdefghij"[int(digit)] for digit in str(number))
             occur(recorder, recorder.causes.of("epipe", "", None, word), "a")
         assert len(recorder.snapshot().samples) == MAX_WAITING
+
+    def test_of_as_many_problems_as_there_are_in_a_day_none_is_taken_again(self):
+        recorder = Recorder(clock=Clock())
+        words = ["".join(letters) for letters in product("abcdefghij", repeat=3)]
+        causes = [
+            recorder.causes.of(kind, "", None, word)
+            for kind, words in (("application", words), ("browser", words[:200]))
+            for word in words
+        ]
+        taken = []
+        for number, cause in enumerate(causes * 2):
+            occur(recorder, cause, "a", taken)
+            if number % MAX_WAITING == MAX_WAITING - 1:
+                recorder.forget(recorder.snapshot())
+        assert len(taken) == len(causes)
 
     def test_a_forked_child_starts_without_any(self):
         recorder, cause = make_recorder()

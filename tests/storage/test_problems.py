@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from itertools import islice, product
 
 import pytest
+from django.db import connection, transaction
 from observed import NOON, Clock, make_failure, make_outcome
 
 from django_safecache.models import (
@@ -10,8 +14,10 @@ from django_safecache.models import (
     ProblemFacet,
     ProblemSample,
     ProblemState,
+    Writer,
 )
 from django_safecache.recording.recorder import Recorder
+from django_safecache.recording.samples import MAX_WAITING
 from django_safecache.recording.sightings import Sighting
 from django_safecache.storage import problems, store
 
@@ -187,12 +193,127 @@ class TestMutedUntilMoreThanSoManyAnHour:
         assert now_is() == ProblemState.OPEN
 
 
+class TestSeeingAgain:
+    """Every flush of a process does it, for all problems of the last minutes."""
+
+    WORDS = tuple(islice(map("".join, product("abcdefghij", repeat=3)), 450))
+
+    def see_all(self, process, after=timedelta()):
+        for number, word in enumerate(self.WORDS):
+            process.clock.now = NOON + after.total_seconds() + number / 1000
+            cause = process.recorder.causes.of("epipe", "", None, word)
+            process.recorder.occurred(cause, lambda: Sighting("a", lambda: "a stack"))
+
+    def last_seen(self):
+        return set(Problem.objects.values_list("last_seen", flat=True))
+
+    def test_each_is_seen_last_when_it_was(self, process):
+        self.see_all(process)
+        process.flush()
+        self.see_all(process, MINUTE)
+        process.flush()
+        moments = (timedelta(milliseconds=n) for n in range(len(self.WORDS)))
+        assert self.last_seen() == {AT_NOON + MINUTE + moment for moment in moments}
+
+    def test_it_takes_few_statements(self, process, django_assert_max_num_queries):
+        self.see_all(process)
+        process.flush()
+        self.see_all(process, MINUTE)
+        with django_assert_max_num_queries(40):
+            process.flush()
+
+    def test_samples_of_many_are_stored_in_few_statements(
+        self, process, django_assert_max_num_queries
+    ):
+        self.see_all(process)
+        with django_assert_max_num_queries(40):
+            process.flush()
+        assert ProblemSample.objects.count() == MAX_WAITING
+
+    def test_many_that_are_muted_take_no_more(
+        self, process, django_assert_max_num_queries
+    ):
+        self.see_all(process)
+        process.flush()
+        become("muted", muted_until=AT_NOON + HOUR)
+        self.see_all(process, MINUTE)
+        with django_assert_max_num_queries(40):
+            process.flush()
+
+    def test_another_writer_that_saw_it_later_is_believed(self, process):
+        process.fail()
+        later, told = AT_NOON + HOUR, []
+
+        def another(execute, sql, *args):
+            if sql.startswith("UPDATE") and not told:
+                told.append(sql)
+                Problem.objects.update(last_seen=later)
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(another):
+            process.fail(MINUTE)
+        assert "problem" in told[0]
+        assert self.last_seen() == {later}
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSeeingWhatAnotherHasLocked:
+    def test_the_last_time_is_right_when_it_lets_go(self, process):
+        if not connection.features.has_select_for_update:
+            pytest.skip("has no locks of rows")
+        process.see("a")
+        process.fail()
+        locked, stored = threading.Event(), threading.Event()
+
+        def hold():
+            with transaction.atomic():
+                list(Problem.objects.select_for_update().order_by("pk")[:1])
+                locked.set()
+                stored.wait(0.5)
+            connection.close()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        locked.wait(10)
+        process.clock.now += 60
+        process.see("a")
+        process.fail(MINUTE)
+        stored.set()
+        thread.join()
+        last_seen = Problem.objects.values_list("last_seen", flat=True)
+        assert list(last_seen) == [AT_NOON + MINUTE] * 2
+
+
 class TestFacets:
     def test_the_release_is_one(self):
         Process(release="2026.1").fail()
         Process(release="2026.2").fail()
         releases = ProblemFacet.objects.filter(facet="release").order_by("value")
         assert [facet.value for facet in releases] == ["2026.1", "2026.2"]
+
+    def test_one_of_a_process_that_came_back_meanwhile_is_kept(self, process):
+        """Looking at an occurrence takes time; its count may go in between."""
+
+        def seen():
+            process.flush(forget=False)
+            Writer.objects.update(settled=AT_NOON + HOUR)
+            snapshot = process.recorder.snapshot()
+            left_out_before = store(snapshot, using="default", zone=UTC)
+            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            return Sighting("shop:view", lambda: "a stack")
+
+        cause = process.recorder.causes.of("epipe", "", None, "x")
+        process.recorder.occurred(cause, seen)
+        assert process.recorder.snapshot().occurrences == ()
+        process.flush()
+        assert ProblemFacet.objects.get().value == "shop:view"
+        assert ProblemSample.objects.get().call_site == "shop:view"
+
+    def test_one_of_a_problem_that_is_not_there_holds_nothing_back(self, process):
+        process.see("shop:view")
+        snapshot = process.recorder.snapshot()
+        store(replace(snapshot, occurrences=()), using="default", zone=UTC)
+        assert not ProblemFacet.objects.exists()
 
     def test_without_a_release_there_is_none(self, process):
         process.fail()
