@@ -155,13 +155,17 @@ def _problems(now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO django_safecache_problemfacet (problem_id, day, facet, value)
+            INSERT INTO django_safecache_problemfacet
+                (problem_id, day, facet, value, value_hash)
             SELECT day + each, %s::date - day,
-                CASE WHEN value <= 12 THEN 'account' ELSE 'call_site' END,
-                CASE WHEN value <= 12 THEN md5((each + value + day)::text)
-                ELSE 'shop/views/catalogue.py:list_articles_' || value END
+                CASE WHEN number <= 12 THEN 'account' ELSE 'call_site' END,
+                value, md5(value)
             FROM generate_series(0, 89) day, generate_series(1, 20) each,
-                generate_series(1, 15) value
+                generate_series(1, 15) number,
+                LATERAL (SELECT CASE WHEN number <= 12
+                    THEN md5((each + number + day)::text)
+                    ELSE 'shop/views/catalogue.py:list_articles_' || number END
+                ) AS named (value)
             """,
             [now],
         )
@@ -184,9 +188,9 @@ def _problem_counts(resolution: Resolution, start: datetime, now: datetime) -> N
         cursor.execute(
             """
             INSERT INTO django_safecache_problemcount (problem_id, resolution, bucket,
-                alias, server, writer, host, count)
+                alias, server, place_hash, writer, host, count)
             SELECT greatest(1, extract(day FROM %s - bucket)::int) + each, %s, bucket,
-                'default', '10.0.0.' || server || ':11211', '', '', 5
+                'default', '10.0.0.' || server || ':11211', md5(server::text), '', '', 5
             FROM generate_series(%s, %s, %s) bucket,
                 generate_series(1, %s) each, generate_series(1, 2) server
             """,
