@@ -10,17 +10,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import (
+    BigIntegerField,
     BooleanField,
     ExpressionWrapper,
+    F,
     Max,
     Q,
     QuerySet,
     Sum,
     Value,
 )
+from django.db.models.lookups import In
 
 from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
@@ -180,12 +183,20 @@ def series(
     return points
 
 
+class _Place(NamedTuple):
+    id: int
+    alias: str
+    server: str
+    key_group: str
+    together: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Rows that together are what is asked for, and the places they are of."""
 
     rows: QuerySet[CacheDigest]
-    places: Mapping[int, CachePlace]
+    places: Mapping[int, _Place]
 
 
 def _found(
@@ -200,43 +211,50 @@ def _found(
     """The fewest rows: sums, where servers or key groups are not told apart.
 
     Rows are chosen by the ids of places, and told apart by them: a join would be made
-    for each row, before they are added up.
+    for each row, before they are added up. What was stored when the places were read
+    is found wherever it has been added to since, for a part and its sums appear
+    together. What belongs to places that appeared later is left out.
     """
-    database = get_settings().database
-    wanted = {"alias": alias, "server": server, "key_group": key_group}
-    named = {
-        # As it is stored, whether it is asked for in full or not.
-        name: shortened(value, _LENGTHS[name])
-        for name, value in wanted.items()
-        if value is not None
-    }
     by_key_group = by_key_group or key_group is not None
     together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
     if by_key_group and server is not None:
         together = Together.NOTHING
-    places = CachePlace.objects.using(database).in_bulk()
-    asked = {
-        pk: place
-        for pk, place in places.items()
-        if all(getattr(place, name) == value for name, value in named.items())
-    }
-    ids = {
-        kind: [pk for pk, place in asked.items() if place.together == kind]
-        for kind in Together
-    }
-    of_writers = rows_of_writers(period)
-    if named:
-        # Left out rather than chosen, which would look through the rows of writers
-        # once for each place.
-        of_writers &= ~Q(place__in=sorted(places.keys() - asked.keys()))
+    places = _places(alias=alias, server=server, key_group=key_group)
+    ids: defaultdict[str, list[int]] = defaultdict(list)
+    for place in places:
+        ids[place.together].append(place.id)
 
     def which(resolution: Resolution) -> Q:
         return Q(place__in=ids[together.of(resolution)])
 
-    rows = CacheDigest.objects.using(database).filter(
+    # By an expression, which no index has: by the column, the rows of writers would be
+    # looked through once for each place.
+    place_id = ExpressionWrapper(F("place_id") + 0, BigIntegerField())
+    of_writers = rows_of_writers(period) & Q(In(place_id, ids[Together.NOTHING]))
+    rows = CacheDigest.objects.using(get_settings().database).filter(
         of_writers | rows_rolled_up(period, longest, which)
     )
-    return _Found(rows, asked)
+    return _Found(rows, {place.id: place for place in places})
+
+
+def _places(**asked: str | None) -> list[_Place]:
+    """Those that have the names that are asked for, where any is.
+
+    The names are compared here as well: to a database they may be the same when only
+    their case differs.
+    """
+    named = {
+        # As it is stored, whether it is asked for in full or not.
+        name: shortened(value, _LENGTHS[name])
+        for name, value in asked.items()
+        if value is not None
+    }
+    rows = CachePlace.objects.using(get_settings().database).filter(**named)
+    return [
+        place
+        for place in map(_Place._make, rows.values_list(*_Place._fields))
+        if all(getattr(place, name) == value for name, value in named.items())
+    ]
 
 
 def _sums(found: _Found, *by: str, of_loaders: bool) -> list[_Sums]:

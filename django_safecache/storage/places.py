@@ -25,8 +25,10 @@ def place(alias: str, server: str, key_group: str) -> CachePlace:
     )
 
 
-def sums_with(part: CachePlace) -> tuple[CachePlace, CachePlace]:
+def sums_with(part: CachePlace) -> tuple[CachePlace, ...]:
     """The places that a part is added to, not stored. Loaders stay apart."""
+    if part.together:
+        return ()
     servers = ALL_SERVERS if part.server else ""
     return (
         _place(part.alias, part.server, "", Together.KEY_GROUPS),
@@ -45,12 +47,21 @@ def _place(alias: str, server: str, key_group: str, together: Together) -> Cache
 
 
 def ids_of(places: Iterable[CachePlace], using: str) -> dict[str, int]:
-    """Fingerprint to id of `places`; those that are new are created."""
+    """Fingerprint to id of `places`; those that are new are created, parts together
+    with their sums.
+
+    Who knows a part then knows what it may have been added to a moment later.
+    """
     wanted = {each.fingerprint: each for each in places}
     known = _known(wanted, using)
-    if new := sorted(wanted.keys() - known.keys()):
+    if new := wanted.keys() - known.keys():
+        created = {
+            place.fingerprint: place
+            for each in map(wanted.__getitem__, new)
+            for place in (each, *sums_with(each))
+        }
         CachePlace.objects.using(using).bulk_create(
-            [wanted[fingerprint] for fingerprint in new],
+            [created[fingerprint] for fingerprint in sorted(created)],
             batch_size=BATCH_SIZE,
             ignore_conflicts=True,
         )
