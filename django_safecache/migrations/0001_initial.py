@@ -46,6 +46,7 @@ class Migration(migrations.Migration):
                 ('server', models.CharField(blank=True, max_length=255)),
                 ('key_group', models.CharField(blank=True, max_length=120)),
                 ('together', models.CharField(blank=True, choices=[('', 'nothing'), ('key_groups', 'the key groups of a server'), ('servers', 'the servers of a key group')], default='', max_length=16)),
+                ('counted_until', models.DateTimeField(help_text='No counts of it begin then or later.')),
             ],
             options={
                 'verbose_name': 'cache place',

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import (
@@ -189,6 +189,7 @@ class _Place(NamedTuple):
     server: str
     key_group: str
     together: str
+    counted_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,26 +220,32 @@ def _found(
     together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
     if by_key_group and server is not None:
         together = Together.NOTHING
-    places = _places(alias=alias, server=server, key_group=key_group)
-    ids: defaultdict[str, list[int]] = defaultdict(list)
-    for place in places:
-        ids[place.together].append(place.id)
+    places = _places(period.start, alias=alias, server=server, key_group=key_group)
 
-    def which(resolution: Resolution) -> Q:
-        return Q(place__in=ids[together.of(resolution)])
+    def ids(kind: Together, since: datetime) -> list[int]:
+        return [
+            place.id
+            for place in places
+            if place.together == kind and place.counted_until > since
+        ]
+
+    def which(resolution: Resolution, start: datetime) -> Q:
+        return Q(place__in=ids(together.of(resolution), start))
 
     # By an expression, which no index has: by the column, the rows of writers would be
     # looked through once for each place.
     place_id = ExpressionWrapper(F("place_id") + 0, BigIntegerField())
-    of_writers = rows_of_writers(period) & Q(In(place_id, ids[Together.NOTHING]))
+    of_writers = rows_of_writers(period) & Q(
+        In(place_id, ids(Together.NOTHING, period.start))
+    )
     rows = CacheDigest.objects.using(get_settings().database).filter(
         of_writers | rows_rolled_up(period, longest, which)
     )
     return _Found(rows, {place.id: place for place in places})
 
 
-def _places(**asked: str | None) -> list[_Place]:
-    """Those that have the names that are asked for, where any is.
+def _places(since: datetime, **asked: str | None) -> list[_Place]:
+    """Those counted since then that have the names that are asked for, where any is.
 
     The names are compared here as well: to a database they may be the same when only
     their case differs.
@@ -249,7 +256,9 @@ def _places(**asked: str | None) -> list[_Place]:
         for name, value in asked.items()
         if value is not None
     }
-    rows = CachePlace.objects.using(get_settings().database).filter(**named)
+    rows = CachePlace.objects.using(get_settings().database).filter(
+        counted_until__gt=since, **named
+    )
     return [
         place
         for place in map(_Place._make, rows.values_list(*_Place._fields))

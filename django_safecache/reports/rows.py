@@ -58,15 +58,16 @@ def rows_of_writers(period: Period) -> Q:
 def rows_rolled_up(
     period: Period,
     longest: Resolution = Resolution.DAY,
-    which: Callable[[Resolution], Q] = lambda resolution: Q(),
+    which: Callable[[Resolution, datetime], Q] = lambda resolution, start: Q(),
 ) -> Q:
-    """The rest of what was counted in a period to read: of it, what `which` says.
+    """The rest of what was counted in a period to read: of it, what `which` says of
+    the rows of a resolution from a moment on.
 
     Each of the alternatives has all of the key, or PostgreSQL would read every row.
     """
     found = Q()
     for resolution, start, end in _parts(period.start, period.end, longest):
-        found |= which(resolution) & Q(
+        found |= which(resolution, start) & Q(
             writer="", resolution=resolution, bucket__gte=start, bucket__lt=end
         )
     return found

@@ -135,12 +135,12 @@ def _final(
 
 
 def _summed(
-    parts: Collection[int], using: str
+    parts: Collection[int], bucket: datetime, using: str
 ) -> dict[_Place, dict[Resolution, list[_Place]]]:
     """To each of `parts`, by id, the sums of a resolution that it is part of."""
     found = CachePlace.objects.using(using).in_bulk(sorted(parts))
     sums = {pk: sums_with(part) for pk, part in found.items()}
-    ids = ids_of(chain.from_iterable(sums.values()), using)
+    ids = ids_of(chain.from_iterable(sums.values()), bucket, using)
     return {
         (pk,): {
             resolution: [
@@ -165,8 +165,9 @@ def _fold(table: _Table, final: Mapping[datetime, list[str]], using: str) -> int
             taken.append((bucket, tuple(sums[name] for name in table.place), sums))
         deleted, _ = rows.delete()
         folded += deleted
-    parts = {pk for _, (pk,), _ in taken} if table.is_summed else set()
-    summed = _summed(parts, using)
+    summed = {}
+    if table.is_summed and taken:
+        summed = _summed({pk for _, (pk,), _ in taken}, max(final), using)
     added: dict[_Cell, dict[str, Any]] = {}
     for bucket, part, sums in taken:
         for resolution in Resolution:

@@ -7,9 +7,12 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from observed import NOON, Clock, make_outcome
 
+from django_safecache import reports
 from django_safecache.conf import RetentionDays
+from django_safecache.models import CacheDigest, CachePlace
 from django_safecache.recording.recorder import Recorder
 from django_safecache.reports import Period
 from django_safecache.storage import roll_up, store
@@ -49,6 +52,57 @@ def roll(clock):
     return roll_up(now, using="default", retention=RETENTION)
 
 
+def is_update(query):
+    return query.startswith("UPDATE") and "cacheplace" in query
+
+
+def counted_until():
+    return set(CachePlace.objects.values_list("counted_until", flat=True))
+
+
+class TestCountedUntil:
+    def test_no_row_of_a_place_or_of_its_sums_begins_then_or_later(
+        self, recorder, clock
+    ):
+        for _ in range(3):
+            count(recorder, clock)
+            roll(clock)
+            clock.now += 86_400
+        for row in CacheDigest.objects.select_related("place"):
+            assert row.bucket < row.place.counted_until
+        assert counted_until() == {MIDNIGHT + 2 * DAY}
+
+    def test_it_does_not_move_back_for_what_is_stored_late(self, recorder, clock):
+        late = Recorder(clock=clock)
+        late.observe(make_outcome(server="a:1", hits=1))
+        clock.now += 86_400
+        count(recorder, clock)
+        store(late.snapshot(), using="default", zone=UTC)
+        assert counted_until() == {MIDNIGHT + DAY}
+
+    def test_it_is_said_once_a_day(self, recorder, clock):
+        count(recorder, clock)
+        with CaptureQueriesContext(connection) as queries:
+            count(recorder, clock)
+        assert not any(is_update(query["sql"]) for query in queries)
+
+    def test_a_place_that_is_deleted_before_it_is_said_is_created_anew(
+        self, recorder, clock
+    ):
+        count(recorder, clock)
+        clock.now += 86_400
+
+        def prune(execute, query, *arguments):
+            if is_update(query):
+                CachePlace.objects.filter(counted_until=MIDNIGHT)._raw_delete("default")
+            return execute(query, *arguments)
+
+        with connection.execute_wrapper(prune):
+            count(recorder, clock)
+        assert counted_until() == {MIDNIGHT + DAY}
+        assert CacheDigest.objects.filter(place__counted_until=MIDNIGHT + DAY).exists()
+
+
 @contextmanager
 def most_asked(at_most):
     """How many ids, names and moments a query is given."""
@@ -79,3 +133,14 @@ class TestCost:
         # The columns of the rows that are written.
         with most_asked(8 * 47):
             assert roll(clock).folded == 1
+
+    @pytest.mark.parametrize("rolled", [False, True])
+    def test_of_reports(self, today, clock, rolled):
+        if rolled:
+            roll(clock)
+        with most_asked(50):
+            (only,) = reports.by_server(today)
+            assert (only.server, only.totals.hits) == ("new:1", 1)
+            assert reports.totals(today).hits == 1
+            assert reports.totals(today, alias="default").hits == 1
+            assert [row.totals.hits for row in reports.by_key_group(today)] == [1]
