@@ -24,6 +24,8 @@ AT_NOON = datetime.fromtimestamp(NOON, UTC)
 DAY = timedelta(days=1)
 MIDNIGHT = AT_NOON + DAY / 2
 RETENTION = RetentionDays(five_minutes=2, hour=21, day=365)
+# A server that is asked for one key group.
+PLACES = 3
 
 
 @pytest.fixture
@@ -101,6 +103,61 @@ class TestCountedUntil:
             count(recorder, clock)
         assert counted_until() == {MIDNIGHT + DAY}
         assert CacheDigest.objects.filter(place__counted_until=MIDNIGHT + DAY).exists()
+
+
+class TestPruning:
+    def test_a_place_goes_a_month_after_its_last_row(self, recorder, clock):
+        count(recorder, clock, "a:1")
+        roll(clock)
+        for days, kept in ((367, 2), (31, 1)):
+            clock.now += days * 86_400
+            count(recorder, clock, "b:1")
+            roll(clock)
+            servers = CachePlace.objects.filter(together="").values_list("server")
+            assert servers.count() == kept
+        assert not CacheDigest.objects.exclude(place__in=CachePlace.objects.all())
+
+    def test_one_that_rows_are_kept_of_stays(self, recorder, clock):
+        count(recorder, clock)
+        clock.now += 364 * 86_400
+        roll(clock)
+        assert CacheDigest.objects.exists()
+        assert CachePlace.objects.count() == PLACES
+
+    def test_so_does_one_that_a_writer_comes_back_to_meanwhile(self, recorder, clock):
+        count(recorder, clock)
+        roll(clock)
+        clock.now += 500 * 86_400
+        left = [lambda: count(recorder, clock, hits=7)]
+
+        def come_back(execute, query, *arguments):
+            if query.startswith("DELETE") and "cacheplace" in query:
+                left.pop()()
+            return execute(query, *arguments)
+
+        with connection.execute_wrapper(come_back):
+            roll(clock)
+        assert CachePlace.objects.count() == PLACES
+        (row,) = CacheDigest.objects.select_related("place")
+        assert (row.hits, row.place.server) == (7, "a:1")
+
+    def test_how_many_were_deleted_is_said(self, recorder, clock):
+        count(recorder, clock)
+        roll(clock)
+        clock.now += 500 * 86_400
+        rows = CacheDigest.objects.count()
+        writers = 1
+        assert roll(clock).pruned == rows + writers + PLACES
+        assert not CachePlace.objects.exists()
+
+    def test_one_that_is_counted_again_is_found_again(self, recorder, clock):
+        count(recorder, clock)
+        clock.now += 500 * 86_400
+        roll(clock)
+        count(recorder, clock, hits=7)
+        roll(clock)
+        period = Period.last(hours=1, now=datetime.fromtimestamp(clock.now, UTC))
+        assert reports.totals(period, server="a:1").hits == 7
 
 
 @contextmanager
