@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='CachePlace',
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('id', models.AutoField(primary_key=True, serialize=False)),
                 ('fingerprint', models.CharField(max_length=32)),
                 ('alias', models.CharField(max_length=64)),
                 ('server', models.CharField(blank=True, max_length=255)),

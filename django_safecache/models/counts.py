@@ -47,6 +47,8 @@ class CachePlace(models.Model):
     week make 2 MB in a year.
     """
 
+    # Of four bytes: each row of counts has it twice, in the table and in its key.
+    id = models.AutoField(primary_key=True)
     fingerprint = models.CharField(max_length=32)
     alias = models.CharField(max_length=ALIAS_LENGTH)
     server = models.CharField(max_length=SERVER_LENGTH, blank=True)

@@ -68,8 +68,7 @@ def ids_of(
     # Twice, for another writer may create one in between, for the day before.
     for _ in range(2):
         if missing := sorted(wanted.keys() - known.keys()):
-            _move_up(missing, until, using)
-            _create([wanted[fingerprint] for fingerprint in missing], until, using)
+            _count_until(until, map(wanted.__getitem__, missing), using)
             known |= _known(missing, until, using)
     return known
 
@@ -82,22 +81,19 @@ def _known(
     return {fingerprint: place.pk for fingerprint, place in found.items()}
 
 
-def _move_up(fingerprints: Iterable[str], until: datetime, using: str) -> None:
-    """Once a day; one after another, for in one statement they are locked in any order,
-    which is a deadlock with another writer that does the same.
+def _count_until(until: datetime, places: Iterable[CachePlace], using: str) -> None:
+    """Move `places` up or create them, in the order of their fingerprints: locked in
+    another, they are deadlocks with writers that do the same at the end of a day.
 
-    From then on a place is not pruned. If it has been before, there is no row to move,
-    and it is to be created anew.
+    What is moved up is not pruned from then on. What was pruned before has no row to
+    be moved, and is created anew.
     """
-    places = CachePlace.objects.using(using).filter(counted_until__lt=until)
+    rows = CachePlace.objects.using(using)
+    new = []
     with transaction.atomic(using=using):
-        for fingerprint in fingerprints:
-            places.filter(fingerprint=fingerprint).update(counted_until=until)
-
-
-def _create(places: Iterable[CachePlace], until: datetime, using: str) -> None:
-    for place in places:
-        place.counted_until = until
-    CachePlace.objects.using(using).bulk_create(
-        places, batch_size=BATCH_SIZE, ignore_conflicts=True
-    )
+        for place in places:
+            row = rows.filter(fingerprint=place.fingerprint, counted_until__lt=until)
+            if not row.update(counted_until=until):
+                place.counted_until = until
+                new.append(place)
+    rows.bulk_create(new, batch_size=BATCH_SIZE, ignore_conflicts=True)
