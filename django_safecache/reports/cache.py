@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db.models import (
     BigIntegerField,
@@ -29,19 +29,12 @@ from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     CacheDigest,
-    CachePlace,
     Horizon,
     Resolution,
     Together,
 )
-from django_safecache.models.fields import (
-    ALIAS_LENGTH,
-    KEY_GROUP_LENGTH,
-    SERVER_LENGTH,
-)
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
-from django_safecache.recording.fingerprints import shortened
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -51,6 +44,7 @@ from django_safecache.reports.facts import (
     ServerTotals,
     Totals,
 )
+from django_safecache.reports.places import Place, places_in
 from django_safecache.reports.processes import covers, reporting
 from django_safecache.reports.rows import (
     LONGER,
@@ -70,12 +64,6 @@ _SUMS = {
     **{name: Sum(name) for name in (*_CALL_COLUMNS, *_OTHER_COLUMNS)},
     "duration_max": Max("duration_max"),
 }
-_LENGTHS = {
-    "alias": ALIAS_LENGTH,
-    "server": SERVER_LENGTH,
-    "key_group": KEY_GROUP_LENGTH,
-}
-
 _Sums = Mapping[str, Any]
 
 
@@ -183,21 +171,12 @@ def series(
     return points
 
 
-class _Place(NamedTuple):
-    id: int
-    alias: str
-    server: str
-    key_group: str
-    together: str
-    counted_until: datetime
-
-
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Rows that together are what is asked for, and the places they are of."""
 
     rows: QuerySet[CacheDigest]
-    places: Mapping[int, _Place]
+    places: Mapping[int, Place]
 
 
 def _found(
@@ -220,7 +199,8 @@ def _found(
     together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
     if by_key_group and server is not None:
         together = Together.NOTHING
-    places = _places(period.start, alias=alias, server=server, key_group=key_group)
+    names = {"alias": alias, "server": server, "key_group": key_group}
+    places = places_in(period, longest, together, **names)
 
     def ids(kind: Together, since: datetime) -> list[int]:
         return [
@@ -242,28 +222,6 @@ def _found(
         of_writers | rows_rolled_up(period, longest, which)
     )
     return _Found(rows, {place.id: place for place in places})
-
-
-def _places(since: datetime, **asked: str | None) -> list[_Place]:
-    """Those counted since then that have the names that are asked for, where any is.
-
-    The names are compared here as well: to a database they may be the same when only
-    their case differs.
-    """
-    named = {
-        # As it is stored, whether it is asked for in full or not.
-        name: shortened(value, _LENGTHS[name])
-        for name, value in asked.items()
-        if value is not None
-    }
-    rows = CachePlace.objects.using(get_settings().database).filter(
-        counted_until__gt=since, **named
-    )
-    return [
-        place
-        for place in map(_Place._make, rows.values_list(*_Place._fields))
-        if all(getattr(place, name) == value for name, value in named.items())
-    ]
 
 
 def _sums(found: _Found, *by: str, of_loaders: bool) -> list[_Sums]:

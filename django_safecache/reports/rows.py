@@ -66,11 +66,18 @@ def rows_rolled_up(
     Each of the alternatives has all of the key, or PostgreSQL would read every row.
     """
     found = Q()
-    for resolution, start, end in _parts(period.start, period.end, longest):
+    for resolution, start, end in parts(period, longest):
         found |= which(resolution, start) & Q(
             writer="", resolution=resolution, bucket__gte=start, bucket__lt=end
         )
     return found
+
+
+def parts(
+    period: Period, longest: Resolution
+) -> Iterator[tuple[Resolution, datetime, datetime]]:
+    """Divide a period: the longest buckets in its middle, shorter ones at its edges."""
+    return _parts(period.start, period.end, longest)
 
 
 def longest_in(start: datetime, step: timedelta) -> Resolution:
@@ -106,7 +113,6 @@ def _widened(period: Period, kept: Kept) -> Period:
 def _parts(
     start: datetime, end: datetime, resolution: Resolution
 ) -> Iterator[tuple[Resolution, datetime, datetime]]:
-    """Divide the time: the longest buckets in its middle, shorter ones at its edges."""
     shorter = _SHORTER.get(resolution)
     first, last = ceil(start, resolution), resolution.start_of(end)
     if first < last:
