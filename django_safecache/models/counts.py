@@ -44,7 +44,7 @@ class CachePlace(models.Model):
     """What is counted apart: a key group on a server of an alias.
 
     `server` is empty for what loaders did. Ten servers that get new addresses every
-    week make 2 MB in a year.
+    week make 3 MB in a year.
     """
 
     # Of four bytes: each row of counts has it twice, in the table and in its key.
