@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from hashlib import blake2b
 
 from django.db import transaction
 
 from django_safecache.models import (
     CacheDigest,
-    CachePlace,
     Problem,
     ProblemCount,
     ProblemFacet,
     Resolution,
     Writer,
 )
+from django_safecache.storage.places import ids_of, place
 
 UTC = timezone.utc
 
@@ -61,16 +60,13 @@ def counted(
     moment, *, server="10.0.0.1:11211", alias="default", key_group="", **counts
 ):
     """What was counted in the bucket of `moment`."""
-    names = {"alias": alias, "server": server, "key_group": key_group}
-    fingerprint = blake2b(" ".join(names.values()).encode(), digest_size=16)
-    place, _ = CachePlace.objects.get_or_create(
-        fingerprint=fingerprint.hexdigest(), defaults=names
-    )
+    part = place(alias, server, key_group)
+    ids = ids_of([part], moment, "default")
     return CacheDigest.objects.create(
         **{
             "resolution": Resolution.FIVE_MINUTES,
             "bucket": bucket_of(moment),
-            "place": place,
+            "place_id": ids[part.fingerprint],
             "writer": "writer-1",
             "calls": 1,
             **counts,

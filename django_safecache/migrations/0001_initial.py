@@ -40,12 +40,13 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='CachePlace',
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('id', models.AutoField(primary_key=True, serialize=False)),
                 ('fingerprint', models.CharField(max_length=32)),
                 ('alias', models.CharField(max_length=64)),
                 ('server', models.CharField(blank=True, max_length=255)),
                 ('key_group', models.CharField(blank=True, max_length=120)),
                 ('together', models.CharField(blank=True, choices=[('', 'nothing'), ('key_groups', 'the key groups of a server'), ('servers', 'the servers of a key group')], default='', max_length=16)),
+                ('counted_until', models.DateTimeField(help_text='No counts of it begin then or later.')),
             ],
             options={
                 'verbose_name': 'cache place',

@@ -9,36 +9,32 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import (
+    BigIntegerField,
     BooleanField,
     ExpressionWrapper,
+    F,
     Max,
     Q,
     QuerySet,
     Sum,
     Value,
 )
+from django.db.models.lookups import In
 
 from django_safecache.conf import get_settings
 from django_safecache.memcached.outcomes import FAILURE_KINDS
 from django_safecache.models import (
     CacheDigest,
-    CachePlace,
     Horizon,
     Resolution,
     Together,
 )
-from django_safecache.models.fields import (
-    ALIAS_LENGTH,
-    KEY_GROUP_LENGTH,
-    SERVER_LENGTH,
-)
 from django_safecache.recording import histogram
 from django_safecache.recording.cells import COUNTS
-from django_safecache.recording.fingerprints import shortened
 from django_safecache.reports.facts import (
     BUCKET,
     Comparison,
@@ -48,6 +44,7 @@ from django_safecache.reports.facts import (
     ServerTotals,
     Totals,
 )
+from django_safecache.reports.places import Place, places_in
 from django_safecache.reports.processes import covers, reporting
 from django_safecache.reports.rows import (
     LONGER,
@@ -67,12 +64,6 @@ _SUMS = {
     **{name: Sum(name) for name in (*_CALL_COLUMNS, *_OTHER_COLUMNS)},
     "duration_max": Max("duration_max"),
 }
-_LENGTHS = {
-    "alias": ALIAS_LENGTH,
-    "server": SERVER_LENGTH,
-    "key_group": KEY_GROUP_LENGTH,
-}
-
 _Sums = Mapping[str, Any]
 
 
@@ -185,7 +176,7 @@ class _Found:
     """Rows that together are what is asked for, and the places they are of."""
 
     rows: QuerySet[CacheDigest]
-    places: Mapping[int, CachePlace]
+    places: Mapping[int, Place]
 
 
 def _found(
@@ -200,43 +191,37 @@ def _found(
     """The fewest rows: sums, where servers or key groups are not told apart.
 
     Rows are chosen by the ids of places, and told apart by them: a join would be made
-    for each row, before they are added up.
+    for each row, before they are added up. What was stored when the places were read
+    is found wherever it has been added to since, for a part and its sums appear
+    together. What belongs to places that appeared later is left out.
     """
-    database = get_settings().database
-    wanted = {"alias": alias, "server": server, "key_group": key_group}
-    named = {
-        # As it is stored, whether it is asked for in full or not.
-        name: shortened(value, _LENGTHS[name])
-        for name, value in wanted.items()
-        if value is not None
-    }
     by_key_group = by_key_group or key_group is not None
     together = Together.SERVERS if by_key_group else Together.KEY_GROUPS
     if by_key_group and server is not None:
         together = Together.NOTHING
-    places = CachePlace.objects.using(database).in_bulk()
-    asked = {
-        pk: place
-        for pk, place in places.items()
-        if all(getattr(place, name) == value for name, value in named.items())
-    }
-    ids = {
-        kind: [pk for pk, place in asked.items() if place.together == kind]
-        for kind in Together
-    }
-    of_writers = rows_of_writers(period)
-    if named:
-        # Left out rather than chosen, which would look through the rows of writers
-        # once for each place.
-        of_writers &= ~Q(place__in=sorted(places.keys() - asked.keys()))
+    names = {"alias": alias, "server": server, "key_group": key_group}
+    places = places_in(period, longest, together, **names)
 
-    def which(resolution: Resolution) -> Q:
-        return Q(place__in=ids[together.of(resolution)])
+    def ids(kind: Together, since: datetime) -> list[int]:
+        return [
+            place.id
+            for place in places
+            if place.together == kind and place.counted_until > since
+        ]
 
-    rows = CacheDigest.objects.using(database).filter(
+    def which(resolution: Resolution, start: datetime) -> Q:
+        return Q(place__in=ids(together.of(resolution), start))
+
+    # By an expression, which no index has: by the column, the rows of writers would be
+    # looked through once for each place.
+    place_id = ExpressionWrapper(F("place_id") + 0, BigIntegerField())
+    of_writers = rows_of_writers(period) & Q(
+        In(place_id, ids(Together.NOTHING, period.start))
+    )
+    rows = CacheDigest.objects.using(get_settings().database).filter(
         of_writers | rows_rolled_up(period, longest, which)
     )
-    return _Found(rows, asked)
+    return _Found(rows, {place.id: place for place in places})
 
 
 def _sums(found: _Found, *by: str, of_loaders: bool) -> list[_Sums]:

@@ -58,18 +58,26 @@ def rows_of_writers(period: Period) -> Q:
 def rows_rolled_up(
     period: Period,
     longest: Resolution = Resolution.DAY,
-    which: Callable[[Resolution], Q] = lambda resolution: Q(),
+    which: Callable[[Resolution, datetime], Q] = lambda resolution, start: Q(),
 ) -> Q:
-    """The rest of what was counted in a period to read: of it, what `which` says.
+    """The rest of what was counted in a period to read: of it, what `which` says of
+    the rows of a resolution from a moment on.
 
     Each of the alternatives has all of the key, or PostgreSQL would read every row.
     """
     found = Q()
-    for resolution, start, end in _parts(period.start, period.end, longest):
-        found |= which(resolution) & Q(
+    for resolution, start, end in parts(period, longest):
+        found |= which(resolution, start) & Q(
             writer="", resolution=resolution, bucket__gte=start, bucket__lt=end
         )
     return found
+
+
+def parts(
+    period: Period, longest: Resolution
+) -> Iterator[tuple[Resolution, datetime, datetime]]:
+    """Divide a period: the longest buckets in its middle, shorter ones at its edges."""
+    return _parts(period.start, period.end, longest)
 
 
 def longest_in(start: datetime, step: timedelta) -> Resolution:
@@ -105,7 +113,6 @@ def _widened(period: Period, kept: Kept) -> Period:
 def _parts(
     start: datetime, end: datetime, resolution: Resolution
 ) -> Iterator[tuple[Resolution, datetime, datetime]]:
-    """Divide the time: the longest buckets in its middle, shorter ones at its edges."""
     shorter = _SHORTER.get(resolution)
     first, last = ceil(start, resolution), resolution.start_of(end)
     if first < last:

@@ -15,7 +15,7 @@ counted since it stored for the last time is stored under another name then, see
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -97,8 +97,7 @@ def fold(now: datetime, *, using: str) -> int:
     for _, writers in sorted(hours.items()):
         with locked(using):
             final = _final(writers, now, using)
-            summed = _summed(using)
-            folded += sum(_fold(table, final, summed, using) for table in _TABLES)
+            folded += sum(_fold(table, final, using) for table in _TABLES)
     return folded
 
 
@@ -135,11 +134,13 @@ def _final(
     return final
 
 
-def _summed(using: str) -> dict[_Place, dict[Resolution, list[_Place]]]:
-    """To each place that is counted, the sums of a resolution that it is part of."""
-    parts = CachePlace.objects.using(using).filter(together=Together.NOTHING)
-    sums = {part.pk: sums_with(part) for part in parts}
-    ids = ids_of(chain.from_iterable(sums.values()), using)
+def _summed(
+    parts: Collection[int], bucket: datetime, using: str
+) -> dict[_Place, dict[Resolution, list[_Place]]]:
+    """To each of `parts`, by id, the sums of a resolution that it is part of."""
+    found = CachePlace.objects.using(using).in_bulk(sorted(parts))
+    sums = {pk: sums_with(part) for pk, part in found.items()}
+    ids = ids_of(chain.from_iterable(sums.values()), bucket, using)
     return {
         (pk,): {
             resolution: [
@@ -153,29 +154,27 @@ def _summed(using: str) -> dict[_Place, dict[Resolution, list[_Place]]]:
     }
 
 
-def _fold(
-    table: _Table,
-    final: Mapping[datetime, list[str]],
-    summed: Mapping[_Place, Mapping[Resolution, list[_Place]]],
-    using: str,
-) -> int:
-    added: dict[_Cell, dict[str, Any]] = {}
+def _fold(table: _Table, final: Mapping[datetime, list[str]], using: str) -> int:
+    taken: list[tuple[datetime, _Place, _Figures]] = []
     folded = 0
     for bucket, writers in final.items():
         rows = table.model._default_manager.using(using).filter(
             resolution=Resolution.FIVE_MINUTES, bucket=bucket, writer__in=writers
         )
         for sums in rows.values(*table.place).annotate(**table.sums).order_by():
-            part = tuple(sums[name] for name in table.place)
-            for resolution in Resolution:
-                places = [part]
-                if table.is_summed:
-                    places += summed[part][resolution]
-                for place in places:
-                    cell = (resolution, resolution.start_of(bucket), *place)
-                    added[cell] = _sum(table, added.get(cell), sums)
+            taken.append((bucket, tuple(sums[name] for name in table.place), sums))
         deleted, _ = rows.delete()
         folded += deleted
+    summed = {}
+    if table.is_summed and taken:
+        summed = _summed({pk for _, (pk,), _ in taken}, max(final), using)
+    added: dict[_Cell, dict[str, Any]] = {}
+    for bucket, part, sums in taken:
+        for resolution in Resolution:
+            more = summed.get(part, {}).get(resolution, [])
+            for place in (part, *more):
+                cell = (resolution, resolution.start_of(bucket), *place)
+                added[cell] = _sum(table, added.get(cell), sums)
     for cell, figures in _known(table, added, using):
         added[cell] = _sum(table, added[cell], figures)
     upsert(

@@ -9,7 +9,7 @@
 - Facets: after `FACETS_FOR`, or the retention of days if that is shorter.
 - Writers that are long gone: put together, see `_join_writers`; deleted like problems,
   but not before they would have been put together.
-- Places: never, see `CachePlace`.
+- Places: `BURIED_AFTER` the last of their rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from django.db.models import Min, Q, QuerySet
 from django_safecache.conf import PROBLEM_HOURS_FOR, RetentionDays
 from django_safecache.models import (
     CacheDigest,
+    CachePlace,
     DigestMail,
     Horizon,
     Problem,
@@ -39,7 +40,7 @@ from django_safecache.storage.locking import locked
 FACETS_FOR = timedelta(days=90)
 # A process that was suspended for so long does not come back, nor does one that has
 # ended after `DEAD_AFTER`: it would be counted twice, for with its row goes what says
-# that its totals are rolled up.
+# that its totals are rolled up; and it may be about to store rows of a place.
 BURIED_AFTER = timedelta(days=30)
 # What a process that ended left behind may be stored for so long, and is known by its
 # writer's row alone to be counted already. A day more, for clocks that differ.
@@ -68,6 +69,7 @@ def prune(now: datetime, *, using: str, retention: RetentionDays) -> int:
     deleted += _by_id(ProblemFacet, Q(day__lt=facets), using)
     deleted += _by_id(Problem, Q(last_seen__lt=oldest), using)
     deleted += _by_id(DigestMail, Q(day__lt=oldest.date()), using)
+    deleted += _prune_places(now - max(kept.values()) - BURIED_AFTER, using)
     deleted += _join_writers(now, using)
     silent = Q(last_flush__lt=min(oldest, now - LEFTOVERS_FOR))
     return deleted + _by_id(Writer, silent, using)
@@ -126,6 +128,19 @@ def _by_id(model: type[models.Model], condition: Q, using: str) -> int:
             _, by_model = rows.filter(pk__in=batch).delete()
         deleted += by_model.get(model._meta.label, 0)
     return deleted
+
+
+def _prune_places(unused_since: datetime, using: str) -> int:
+    """Delete the places of which no row begins since then.
+
+    Who is about to store one has moved the place up before, see `places.ids_of`: the
+    condition is looked at again by the statement that deletes, as it is not when
+    Django collects the rows first.
+    """
+    with locked(using):
+        places = CachePlace.objects.using(using)
+        unused = places.filter(counted_until__lte=unused_since)
+        return unused._raw_delete(using)
 
 
 def _join_writers(now: datetime, using: str) -> int:

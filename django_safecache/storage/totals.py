@@ -143,7 +143,8 @@ def _places(snapshot: Snapshot, using: str) -> dict[_CellPlace, int]:
         )
         for cell in snapshot.cells
     }
-    ids = ids_of(places.values(), using)
+    last = max((cell.bucket for cell in snapshot.cells), default=snapshot.taken)
+    ids = ids_of(places.values(), last, using)
     return {names: ids[each.fingerprint] for names, each in places.items()}
 
 

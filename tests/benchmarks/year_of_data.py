@@ -1,15 +1,14 @@
 """Fills the tables with what a year of a busy site leaves in them.
 
-Ten servers and twenty key groups, each of which is asked for on each server in every
-five minutes, on ten processes; by SQL, because a year of recording takes a year. The
-figures of a row are like those of a real one: a fifth of the kinds of failure, and the
-histogram filled as far as the calls go.
+Ten servers, which get new addresses every week, and twenty key groups, each of which is
+asked for on each server in every five minutes, on ten processes; by SQL, because a year
+of recording takes a year. The figures of a row are like those of a real one: a fifth of
+the kinds of failure, and the histogram filled as far as the calls go.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import chain
 
 from django.db import connection
 
@@ -23,12 +22,13 @@ from django_safecache.models import (
     Writer,
 )
 from django_safecache.recording import histogram
-from django_safecache.storage.places import ids_of, place, sums_with
+from django_safecache.storage.places import ids_of, place
 
 SERVERS = 10
 KEY_GROUPS = 20
 WRITERS = 10
 YEAR = timedelta(days=365)
+WEEK = timedelta(days=7)
 
 # Of a hundred thousand calls, how many took up to each upper bound.
 _DURATIONS = (20_000, 42_000, 22_000, 10_000, 4_000, 1_200, 500, 200, 60, 20, 10, 4, 1)
@@ -61,7 +61,7 @@ _FIGURES = {
 
 def fill(now: datetime) -> None:
     """All of it, as rollups every five minutes would have left it at `now`."""
-    _places()
+    _places(now)
     retention = get_settings().retention_days
     for resolution, days in (
         (Resolution.FIVE_MINUTES, retention.five_minutes),
@@ -103,7 +103,7 @@ def store_now(now: datetime) -> None:
 def rows(
     resolution: Resolution, start: datetime, last: datetime, *, writer: str = ""
 ) -> None:
-    """A row for each place and bucket from `start` to that of `last`."""
+    """A row for each bucket from `start` to that of `last`, and place of its week."""
     minutes = resolution.value / (WRITERS if writer else 1)
     calls = _CALLS.format(minutes=minutes, groups=KEY_GROUPS)
     figures = ", ".join(
@@ -123,13 +123,26 @@ def rows(
                     (number + extract(epoch FROM bucket) / 300)::bigint %% 50 = 0
                     AS unlucky
                 FROM generate_series(%s, %s, %s) AS bucket,
-                    (SELECT id, row_number() OVER (ORDER BY id) AS number
+                    (SELECT id, row_number() OVER (ORDER BY id) AS number,
+                        counted_until - CASE together WHEN 'servers' THEN %s ELSE %s END
+                        AS since, counted_until AS until
                      FROM django_safecache_cacheplace
-                     WHERE together = ANY(%s)) AS place
+                     WHERE together = ANY(%s) AND counted_until > %s) AS place
+                WHERE bucket >= since AND bucket < until
             ) AS cell
             ORDER BY bucket, id
             """,
-            [writer, resolution, start, last, resolution.length, kinds],
+            [
+                writer,
+                resolution,
+                start,
+                last,
+                resolution.length,
+                2 * YEAR,
+                WEEK,
+                kinds,
+                start,
+            ],
         )
 
 
@@ -141,13 +154,15 @@ def _type(name: str) -> str:
     )
 
 
-def _places() -> None:
-    parts = [
-        place("default", f"10.0.0.{server}:11211", f"key_group_{group}")
-        for server in range(SERVERS)
-        for group in range(KEY_GROUPS)
-    ]
-    ids_of([*parts, *chain.from_iterable(map(sums_with, parts))], "default")
+def _places(now: datetime) -> None:
+    """The addresses of this week begin with 10.0, those of the last one with 10.1."""
+    for weeks in reversed(range(YEAR // WEEK + 2)):
+        parts = [
+            place("default", f"10.{weeks}.0.{server}:11211", f"key_group_{group}")
+            for server in range(SERVERS)
+            for group in range(KEY_GROUPS)
+        ]
+        ids_of(parts, now + Resolution.DAY.length - weeks * WEEK, "default")
 
 
 def _problems(now: datetime) -> None:
@@ -155,13 +170,17 @@ def _problems(now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            INSERT INTO django_safecache_problemfacet (problem_id, day, facet, value)
+            INSERT INTO django_safecache_problemfacet
+                (problem_id, day, facet, value, value_hash)
             SELECT day + each, %s::date - day,
-                CASE WHEN value <= 12 THEN 'account' ELSE 'call_site' END,
-                CASE WHEN value <= 12 THEN md5((each + value + day)::text)
-                ELSE 'shop/views/catalogue.py:list_articles_' || value END
+                CASE WHEN number <= 12 THEN 'account' ELSE 'call_site' END,
+                value, md5(value)
             FROM generate_series(0, 89) day, generate_series(1, 20) each,
-                generate_series(1, 15) value
+                generate_series(1, 15) number,
+                LATERAL (SELECT CASE WHEN number <= 12
+                    THEN md5((each + number + day)::text)
+                    ELSE 'shop/views/catalogue.py:list_articles_' || number END
+                ) AS named (value)
             """,
             [now],
         )
@@ -184,9 +203,9 @@ def _problem_counts(resolution: Resolution, start: datetime, now: datetime) -> N
         cursor.execute(
             """
             INSERT INTO django_safecache_problemcount (problem_id, resolution, bucket,
-                alias, server, writer, host, count)
+                alias, server, place_hash, writer, host, count)
             SELECT greatest(1, extract(day FROM %s - bucket)::int) + each, %s, bucket,
-                'default', '10.0.0.' || server || ':11211', '', '', 5
+                'default', '10.0.0.' || server || ':11211', md5(server::text), '', '', 5
             FROM generate_series(%s, %s, %s) bucket,
                 generate_series(1, %s) each, generate_series(1, 2) server
             """,

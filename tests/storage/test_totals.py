@@ -70,12 +70,12 @@ class TestCounts:
         )
         flush(recorder)
         row = CacheDigest.objects.values().get()
-        place = CachePlace.objects.values("alias", "server", "key_group").get()
-        assert place == {"alias": "default", "server": SERVER, "key_group": ""}
+        place = CachePlace.objects.get(together="")
+        assert (place.alias, place.server, place.key_group) == ("default", SERVER, "")
         assert {name: value for name, value in row.items() if value} == {
             "resolution": 5,
             "bucket": AT_NOON,
-            "place_id": CachePlace.objects.get().pk,
+            "place_id": place.pk,
             "writer": recorder.writer.name,
             "calls": 1,
             "hits": 1,
