@@ -22,7 +22,7 @@ from django_safecache.recording.buckets import (
 from django_safecache.recording.causes import Causes, Fingerprint
 from django_safecache.recording.cells import FIRST_FIGURE
 from django_safecache.recording.fingerprints import Cause
-from django_safecache.recording.key_groups import KeyGroup, divided
+from django_safecache.recording.key_groups import KeyGroups, divided
 from django_safecache.recording.occurrences import (
     DETAILED_OCCURRENCES,
     Occurrences,
@@ -49,7 +49,7 @@ class Recorder:
     `forget` drops a closed bucket whole. An exception that is thrown into a thread
     from outside loses at most the outcome that the thread was about to hand over.
 
-    `key_group` and `account` are called in the thread that is observed; `account`
+    `key_groups` and `account` are called in the thread that is observed; `account`
     must not raise and must return what may be stored. `fingerprint` may name the
     group of a cause, or return None to leave it where it is. `release` is a facet of
     every problem.
@@ -65,7 +65,7 @@ class Recorder:
         max_cells: int = MAX_CELLS,
         max_places: int = MAX_PLACES,
         max_facets: int = MAX_FACETS,
-        key_group: KeyGroup | None = None,
+        key_groups: KeyGroups | None = None,
         account: Callable[[], str] | None = None,
         release: str = "",
         fingerprint: Fingerprint | None = None,
@@ -75,7 +75,7 @@ class Recorder:
         self._max_cells = max_cells
         self._max_places = max_places
         self._max_facets = max_facets
-        self._key_group = key_group
+        self._key_groups = key_groups
         self._account = account
         self._release = release
         self._fingerprint = fingerprint
@@ -104,14 +104,12 @@ class Recorder:
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
         alias, server = outcome.alias, outcome.server
-        key_group, group = self._key_group, ""
-        parts = None
-        if key_group is not None:
-            if len(outcome.keys) == 1:
-                group = key_group(next(iter(outcome.keys)))
-            else:
-                parts = divided(outcome, key_group)
-                group = parts[0][0]
+        group, parts = "", None
+        if self._key_groups is not None and outcome.keys:
+            groups = self._key_groups(outcome.keys)
+            group = groups[0]
+            if len(groups) > 1:
+                parts = divided(outcome, groups)
         now = self._clock()
         opened = now >= self._buckets.end and self._open()
         if parts is None:

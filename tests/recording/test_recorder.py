@@ -96,17 +96,17 @@ class TestSums:
     @settings(max_examples=40)
     @given(st.lists(outcomes()), key_groups, st.integers(0, 5))
     def test_cells_add_up_to_what_was_observed_even_without_room(
-        self, observed, key_group, max_cells
+        self, observed, key_groups, max_cells
     ):
-        recorder = Recorder(max_cells=max_cells, key_group=key_group, clock=Clock())
+        recorder = Recorder(max_cells=max_cells, key_groups=key_groups, clock=Clock())
         for outcome in observed:
             recorder.observe(outcome)
         assert sums(recorder.snapshot().cells) == expected_sums(observed)
 
     @given(st.lists(outcomes()), key_groups, st.randoms())
-    def test_the_order_of_outcomes_does_not_matter(self, observed, key_group, random):
+    def test_the_order_of_outcomes_does_not_matter(self, observed, key_groups, random):
         shuffled = random.sample(observed, len(observed))
-        recorders = [Recorder(key_group=key_group, clock=Clock()) for _ in range(2)]
+        recorders = [Recorder(key_groups=key_groups, clock=Clock()) for _ in range(2)]
         for recorder, order in zip(recorders, (observed, shuffled), strict=True):
             for outcome in order:
                 recorder.observe(outcome)
@@ -234,7 +234,7 @@ class TestPlaces:
 class TestKeyGroups:
     def observe(self, **changes):
         groups = [(re.compile("^a"), "A"), (re.compile("^b"), "B")]
-        recorder = Recorder(key_group=first_match(groups), clock=Clock())
+        recorder = Recorder(key_groups=first_match(groups), clock=Clock())
         recorder.observe(make_outcome(**changes))
         return {
             cell.key_group: {name: n for name, n in cell.counts.items() if n}
@@ -368,7 +368,7 @@ class TestProblems:
         recorder = Recorder(
             account=lambda: "acme",
             release="2026.1",
-            key_group=first_match([(re.compile("^a"), "A")]),
+            key_groups=first_match([(re.compile("^a"), "A")]),
             clock=Clock(),
         )
         recorder.observe(make_outcome(keys=["a"], failures=(make_failure(),)))
