@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime, timezone
+from functools import partial
 
 from django_safecache.forks import in_forked_child
 from django_safecache.memcached.outcomes import Outcome
@@ -177,33 +178,38 @@ class Recorder:
             now = self._clock()
             self._buckets.add_up(self._aside, now)
             self._buckets.close(now)
-            held = [(_moment(bucket.start), bucket) for bucket in self._buckets]
-            for _, bucket in held:
+            buckets = list(self._buckets)
+            for bucket in buckets:
                 bucket.offer()
-            problems = [(start, bucket.occurrences) for start, bucket in held]
-            causes = (cause for _, each in problems for cause in each.causes())
-            return Snapshot(
+            held = [
+                (_moment(bucket.start), bucket.cells, bucket.occurrences.copied())
+                for bucket in buckets
+            ]
+            snapshot = partial(
+                Snapshot,
                 writer=self.writer,
                 taken=_moment(now),
                 closed_before=_moment(self._buckets.closed_before),
                 settled_before=_moment(self._settled),
-                cells=tuple(
-                    cell.totals(start, *place)
-                    for start, bucket in held
-                    for place, cell in bucket.cells.items()
-                ),
-                causes=tuple({cause.fingerprint: cause for cause in causes}.values()),
-                occurrences=tuple(
-                    totals for start, each in problems for totals in each.totals(start)
-                ),
-                facets=tuple(
-                    facet
-                    for start, each in problems
-                    for facet in each.unstored_facets(start)
-                ),
                 samples=self._samples.waiting(),
                 dropped=self._dropped,
             )
+        # Out of the lock: this takes most of the time, and changes nothing any more.
+        causes = (cause for _, _, each in held for cause in each.causes)
+        return snapshot(
+            cells=tuple(
+                cell.totals(start, *place)
+                for start, cells, _ in held
+                for place, cell in cells.items()
+            ),
+            causes=tuple({cause.fingerprint: cause for cause in causes}.values()),
+            occurrences=tuple(
+                totals for start, _, each in held for totals in each.totals(start)
+            ),
+            facets=tuple(
+                facet for start, _, each in held for facet in each.facet_values(start)
+            ),
+        )
 
     def forget(
         self, snapshot: Snapshot, *, left_out_before: datetime | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from datetime import datetime, timezone
@@ -12,9 +13,13 @@ from hypothesis import strategies as st
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS, Observers
-from django_safecache.recording.cells import COUNTS
+from django_safecache.recording.cells import COUNTS, CellTotals
 from django_safecache.recording.key_groups import first_match
-from django_safecache.recording.occurrences import MAX_STORMY
+from django_safecache.recording.occurrences import (
+    MAX_STORMY,
+    FacetValue,
+    OccurrenceTotals,
+)
 from django_safecache.recording.recorder import CONSEQUENCES, Recorder
 from django_safecache.recording.sightings import Sighting
 
@@ -312,6 +317,34 @@ class TestBuckets:
         clock.now += 600
         recorder.forget(snapshot)
         assert sums(recorder.snapshot().cells)["hits"] == 2
+
+    def test_calls_and_failures_are_counted_while_a_snapshot_is_put_together(self):
+        """They are not in it, and in the next one."""
+        recorder = Recorder(account=lambda: "acme", clock=Clock())
+        failing = make_outcome(unavailable=1, failures=(make_failure(),))
+        recorder.observe(failing)
+        rows = (CellTotals, OccurrenceTotals, FacetValue)
+        waiting_for = {row.__init__.__code__ for row in rows}
+
+        def profile(frame, event, arg):
+            if event == "call" and frame.f_code in waiting_for:
+                waiting_for.remove(frame.f_code)
+                thread = threading.Thread(target=recorder.observe, args=(failing,))
+                thread.start()
+                thread.join(10)
+                assert not thread.is_alive()
+
+        sys.setprofile(profile)
+        try:
+            during = recorder.snapshot()
+        finally:
+            sys.setprofile(None)
+        assert not waiting_for
+        counted = [
+            (snapshot.cells[0].counts["calls"], snapshot.occurrences[0].count)
+            for snapshot in (during, recorder.snapshot())
+        ]
+        assert counted == [(1, 1), (4, 4)]
 
     def test_a_clock_set_back_does_not_reopen_a_bucket(self):
         clock = Clock()
