@@ -51,7 +51,7 @@ def _connect(conf: Settings) -> Ingest:
     from django_safecache.ingest import Ingest
 
     recorder = Recorder(
-        key_group=first_match(conf.key_groups),
+        key_groups=first_match(conf.key_groups),
         account=account_reader(
             contextvar=conf.account_contextvar,
             read=conf.account,

@@ -120,7 +120,7 @@ class TestTotals:
         assert totals.duration_percentile(0.5) == 0.0025
 
     def test_they_can_be_asked_by_alias_server_and_key_group(self, db):
-        site = Site(key_group=lambda key: key[0])
+        site = Site(key_groups=lambda keys: [key[0] for key in keys])
         site.observe(keys=["a1", "b1", "b2"], misses=3)
         site.observe(alias="sessions", server=OTHER_SERVER, keys=["a1"], misses=1)
         site.flush()
@@ -133,7 +133,7 @@ class TestTotals:
         "name", ["x" * 300, "x" * 299 + "y", "two\nlines", "\udc80"], ids=ascii
     )
     def test_names_that_are_stored_shortened_are_asked_in_full(self, db, name):
-        site = Site(key_group=lambda key: key)
+        site = Site(key_groups=list)
         site.observe(alias=name, server=name, keys=[name], hits=1)
         site.observe(hits=10)
         site.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, ClassVar
 
 from django_safecache.recording.exception_counting import count, is_counted
@@ -16,6 +17,7 @@ class DigestHandler(logging.Handler):
     is connected, because Django configures logging before it loads the apps. Never
     raises. An exception is counted once, whatever the number of records, handlers and
     structlog events that carry it; see `exception_counting` for what is not counted.
+    In a worker of Celery it is a handler of the root logger and of the tasks' loggers.
     """
 
     recorder: ClassVar[Recorder | None] = None
@@ -27,6 +29,21 @@ class DigestHandler(logging.Handler):
     def __init__(self, level: int | str = logging.ERROR) -> None:
         super().__init__(level)
         DigestHandler.is_used = True
+        # The module is not imported for its sake: whoever runs a worker has it before
+        # logging is configured, for the first time or, by Celery, again.
+        celery: Any = sys.modules.get("celery.signals")
+        if celery is not None:
+            for signal in (celery.after_setup_logger, celery.after_setup_task_logger):
+                # Nothing else refers to the handler when they are sent.
+                signal.connect(self._stay, weak=False)
+
+    def _stay(self, *, logger: logging.Logger, **kwargs: object) -> None:
+        """As a handler of a logger that Celery has set up.
+
+        By default it takes all handlers of the root logger away, and lets the loggers
+        of tasks hand nothing on to that.
+        """
+        logger.addHandler(self)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """As of any handler, without its lock.

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
+from typing import NamedTuple
 
 from django_safecache.recording.fingerprints import Cause, cause_of
 
@@ -67,6 +68,32 @@ class ProblemTally:
         self.places: dict[tuple[str, str], Place] = {}
         self.facets: dict[tuple[str, str], bool] = {}
         """Facet and value, and whether they have been stored."""
+
+
+class OccurrencesCopy(NamedTuple):
+    """The problems of one bucket, copied as plainly as can be: whoever counts waits
+    for that. Not for what is made of it."""
+
+    causes: list[Cause]
+    places: list[tuple[str, str, str, int, float, float]]
+    """Fingerprint, alias, server, count, first and last seen."""
+    facets: list[tuple[str, str, str]]
+    """Fingerprint, facet and value."""
+
+    def totals(self, bucket: datetime) -> Iterator[OccurrenceTotals]:
+        for fingerprint, alias, server, count, first_seen, last_seen in self.places:
+            yield OccurrenceTotals(
+                bucket=bucket,
+                fingerprint=fingerprint,
+                alias=alias,
+                server=server,
+                count=count,
+                first_seen=datetime.fromtimestamp(first_seen, timezone.utc),
+                last_seen=datetime.fromtimestamp(last_seen, timezone.utc),
+            )
+
+    def facet_values(self, bucket: datetime) -> Iterator[FacetValue]:
+        return (FacetValue(bucket, *facet) for facet in self.facets)
 
 
 class Occurrences:
@@ -164,30 +191,24 @@ class Occurrences:
         for tally in list(self._problems.values()):
             yield from list(tally.places.values())
 
-    def causes(self) -> Iterator[Cause]:
-        for tally in list(self._problems.values()):
-            yield tally.cause
-
-    def totals(self, bucket: datetime) -> Iterator[OccurrenceTotals]:
-        for fingerprint, tally in list(self._problems.items()):
-            for (alias, server), place in list(tally.places.items()):
-                if not place.count:
-                    continue
-                yield OccurrenceTotals(
-                    bucket=bucket,
-                    fingerprint=fingerprint,
-                    alias=alias,
-                    server=server,
-                    count=place.count,
-                    first_seen=datetime.fromtimestamp(place.first_seen, timezone.utc),
-                    last_seen=datetime.fromtimestamp(place.last_seen, timezone.utc),
-                )
-
-    def unstored_facets(self, bucket: datetime) -> Iterator[FacetValue]:
-        for fingerprint, tally in list(self._problems.items()):
-            for (facet, value), stored in list(tally.facets.items()):
-                if not stored:
-                    yield FacetValue(bucket, fingerprint, facet, value)
+    def copied(self) -> OccurrencesCopy:
+        """All of it as it is now, but the facets that have been stored."""
+        problems = list(self._problems.items())
+        return OccurrencesCopy(
+            causes=[tally.cause for _, tally in problems],
+            places=[
+                (fingerprint, *where, place.count, place.first_seen, place.last_seen)
+                for fingerprint, tally in problems
+                for where, place in list(tally.places.items())
+                if place.count
+            ],
+            facets=[
+                (fingerprint, *facet)
+                for fingerprint, tally in problems
+                for facet, stored in list(tally.facets.items())
+                if not stored
+            ],
+        )
 
     def facet_stored(self, stored: FacetValue) -> None:
         """Do not yield `stored` again."""

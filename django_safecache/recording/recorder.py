@@ -25,7 +25,7 @@ from django_safecache.recording.causes import Causes, Fingerprint
 from django_safecache.recording.cells import FIRST_FIGURE
 from django_safecache.recording.fingerprints import Cause
 from django_safecache.recording.first_of_day import FirstOfDay
-from django_safecache.recording.key_groups import KeyGroup, divided
+from django_safecache.recording.key_groups import KeyGroups, divided
 from django_safecache.recording.occurrences import (
     DETAILED_OCCURRENCES,
     Occurrences,
@@ -55,7 +55,7 @@ class Recorder:
     `forget` drops a closed bucket whole. An exception that is thrown into a thread
     from outside loses at most the outcome that the thread was about to hand over.
 
-    `key_group` and `account` are called in the thread that is observed; `account`
+    `key_groups` and `account` are called in the thread that is observed; `account`
     must not raise and must return what may be stored. `fingerprint` may name the
     group of a cause, or return None to leave it where it is. `release` is a facet of
     every problem.
@@ -71,7 +71,7 @@ class Recorder:
         max_cells: int = MAX_CELLS,
         max_places: int = MAX_PLACES,
         max_facets: int = MAX_FACETS,
-        key_group: KeyGroup | None = None,
+        key_groups: KeyGroups | None = None,
         account: Callable[[], str] | None = None,
         release: str = "",
         fingerprint: Fingerprint | None = None,
@@ -81,7 +81,7 @@ class Recorder:
         self._max_cells = max_cells
         self._max_places = max_places
         self._max_facets = max_facets
-        self._key_group = key_group
+        self._key_groups = key_groups
         self._account = account
         self._release = release
         self._fingerprint = fingerprint
@@ -113,14 +113,12 @@ class Recorder:
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
         alias, server = outcome.alias, outcome.server
-        key_group, group = self._key_group, ""
-        parts = None
-        if key_group is not None:
-            if len(outcome.keys) == 1:
-                group = key_group(next(iter(outcome.keys)))
-            else:
-                parts = divided(outcome, key_group)
-                group = parts[0][0]
+        group, parts = "", None
+        if self._key_groups is not None and outcome.keys:
+            groups = self._key_groups(outcome.keys)
+            group = groups[0]
+            if len(groups) > 1:
+                parts = divided(outcome, groups)
         now = self._clock()
         opened = now >= self._buckets.end and self._open()
         if parts is None:
@@ -190,33 +188,38 @@ class Recorder:
             now = self._clock()
             self._buckets.add_up(self._aside, now)
             self._buckets.close(now)
-            held = [(_moment(bucket.start), bucket) for bucket in self._buckets]
-            for _, bucket in held:
+            buckets = list(self._buckets)
+            for bucket in buckets:
                 bucket.offer()
-            problems = [(start, bucket.occurrences) for start, bucket in held]
-            causes = (cause for _, each in problems for cause in each.causes())
-            return Snapshot(
+            held = [
+                (_moment(bucket.start), bucket.cells, bucket.occurrences.copied())
+                for bucket in buckets
+            ]
+            snapshot = partial(
+                Snapshot,
                 writer=self.writer,
                 taken=_moment(now),
                 closed_before=_moment(self._buckets.closed_before),
                 settled_before=_moment(self._settled),
-                cells=tuple(
-                    cell.totals(start, *place)
-                    for start, bucket in held
-                    for place, cell in bucket.cells.items()
-                ),
-                causes=tuple({cause.fingerprint: cause for cause in causes}.values()),
-                occurrences=tuple(
-                    totals for start, each in problems for totals in each.totals(start)
-                ),
-                facets=tuple(
-                    facet
-                    for start, each in problems
-                    for facet in each.unstored_facets(start)
-                ),
                 samples=self._samples.waiting(),
                 dropped=self._dropped,
             )
+        # Out of the lock: this takes most of the time, and changes nothing any more.
+        causes = (cause for _, _, each in held for cause in each.causes)
+        return snapshot(
+            cells=tuple(
+                cell.totals(start, *place)
+                for start, cells, _ in held
+                for place, cell in cells.items()
+            ),
+            causes=tuple({cause.fingerprint: cause for cause in causes}.values()),
+            occurrences=tuple(
+                totals for start, _, each in held for totals in each.totals(start)
+            ),
+            facets=tuple(
+                facet for start, _, each in held for facet in each.facet_values(start)
+            ),
+        )
 
     def forget(
         self, snapshot: Snapshot, *, left_out_before: datetime | None = None

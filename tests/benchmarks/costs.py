@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from django_safecache.recording.recorder import MAX_ASIDE, Recorder
 
 MISSING = 100_000
 STORM = 100_000
+STORM_KEYS = 25_000
 GROUPS = ("text_", "time", "paste", "enter", "kick", "upl", "a", "b", "c", "d")
 """Of Campfire's keys, which are of six kinds, and some that none is of."""
+COPIES = 30
+"""Of Campfire's keys, which are other ones when somebody has read a message."""
 GETS = MAX_ASIDE
 """Gets between two looks at the clock: as many as are added up together."""
 
@@ -43,14 +47,25 @@ def recording(stage: Stage, rounds: int) -> Iterator[Row]:
         data,
         rounds * 5,
     )
-    groups = [(re.compile(f"^{name}"), name) for name in GROUPS]
     yield _recording_row(
-        f"recording under {len(groups)} key groups, per get_many of {len(keys)}",
+        f"recording under {len(GROUPS)} key groups, per get_many of {len(keys)}",
         partial(cache.get_many, keys),
         data,
         rounds * 5,
         must=10,
-        recorder=Recorder(key_group=first_match(groups)),
+        recorder=_grouping(),
+    )
+    copies = [{f"{key}{n}": data[key] for key in keys} for n in range(COPIES)]
+    for copy in copies:
+        equals([], cache.set_many(copy))
+    others = cycle(list(copy) for copy in copies)
+    yield _recording_row(
+        f"the same of {len(keys)} other keys each time",
+        lambda: list(cache.get_many(next(others)).values()),
+        list(data.values()),
+        rounds * 5,
+        must=10,
+        recorder=_grouping(),
     )
     key = keys[0]
     yield _recording_row(
@@ -60,6 +75,11 @@ def recording(stage: Stage, rounds: int) -> Iterator[Row]:
         rounds,
         calls=GETS,
     )
+
+
+def _grouping(**options: Any) -> Recorder:
+    groups = [(re.compile(f"^{name}"), name) for name in GROUPS]
+    return Recorder(key_groups=first_match(groups), **options)
 
 
 def _recording_row(
@@ -133,17 +153,15 @@ def dead(stage: Stage, rounds: int) -> Iterator[Row]:
 def storm(stage: Stage, rounds: int) -> Iterator[Row]:
     """What the recorder makes of 100,000 broken pipes, of one problem each."""
     del stage, rounds
-    outcomes = _broken_pipes()
-    seconds = statistics.median(_storm(outcomes) for _ in range(5))
-    yield Row(
-        "recording, per failure of a storm",
-        {"SafeCache": seconds},
-        [at_most("", 0, 5, measured=seconds * 1e6, unit="us")],
-        f"CPU time of {STORM:,} outcomes, each with a failure, one after another.",
-        rounds=5,
+    outcomes = _broken_pipes(1000)
+    yield _storm_row("recording, per failure of a storm", outcomes, Recorder)
+    yield _storm_row(
+        f"the same under {len(GROUPS)} key groups, of {STORM_KEYS:,} keys",
+        _broken_pipes(STORM_KEYS),
+        _grouping,
     )
     tracemalloc.start()
-    _storm(outcomes)
+    _storm(outcomes, Recorder)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     yield Row(
@@ -155,8 +173,21 @@ def storm(stage: Stage, rounds: int) -> Iterator[Row]:
     )
 
 
-def _broken_pipes() -> list[Outcome]:
-    """As they come from sockets: equal, and not the same."""
+def _storm_row(
+    name: str, outcomes: list[Outcome], make_recorder: Callable[..., Recorder]
+) -> Row:
+    seconds = statistics.median(_storm(outcomes, make_recorder) for _ in range(5))
+    return Row(
+        name,
+        {"SafeCache": seconds},
+        [at_most("", 0, 5, measured=seconds * 1e6, unit="us")],
+        f"CPU time of {STORM:,} outcomes, each with a failure, one after another.",
+        rounds=5,
+    )
+
+
+def _broken_pipes(keys: int) -> list[Outcome]:
+    """A get of each key. As they come from sockets: equal, and not the same."""
     error = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     return [
         Outcome(
@@ -184,13 +215,13 @@ def _broken_pipes() -> list[Outcome]:
                 ),
             ),
         )
-        for number in range(1000)
+        for number in range(keys)
     ]
 
 
-def _storm(outcomes: list[Outcome]) -> float:
+def _storm(outcomes: list[Outcome], make_recorder: Callable[..., Recorder]) -> float:
     """Seconds of CPU time that a recorder takes for each of `STORM` outcomes."""
-    recorder = Recorder(account=lambda: "acme", release="1")
+    recorder = make_recorder(account=lambda: "acme", release="1")
     started = time.thread_time()
     for _ in range(STORM // len(outcomes)):
         for outcome in outcomes:

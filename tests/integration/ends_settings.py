@@ -18,6 +18,16 @@ DATABASES = {
 INSTALLED_APPS = ["django_safecache", "ends"]
 ROOT_URLCONF = "ends_site"
 SAFECACHE = {"FLUSH": os.environ.get("ENDS_FLUSH", "thread"), "FLUSH_INTERVAL": 3600}
+# As in the README.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {
+        "console": {"class": "logging.StreamHandler"},
+        "digest": {"class": "django_safecache.recording.log_handler.DigestHandler"},
+    },
+    "root": {"handlers": ["console", "digest"]},
+}
 if "ENDS_WATCHED" in os.environ:
     # The reloader watches what is imported.
     __import__(os.environ["ENDS_WATCHED"])

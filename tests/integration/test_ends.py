@@ -112,6 +112,15 @@ class Site:
             ).fetchone()
         return hits, alive
 
+    def problems(self):
+        """Class, message and how often, by message."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(
+                "SELECT exception, message, SUM(count) FROM django_safecache_problem p "
+                "JOIN django_safecache_problemcount c ON c.problem_id = p.id "
+                "GROUP BY p.id ORDER BY message"
+            ).fetchall()
+
 
 def ask(port, times):
     """How often each process answered."""
@@ -276,22 +285,52 @@ class TestCelery:
         ],
     )
     def test_workers_replaced_and_ended(self, site, pool, flush):
-        program("celery")
         site.environment["ENDS_FLUSH"] = flush
+        self.work(site, ["hit"] * REQUESTS, pool)
+        assert site.stored() == (REQUESTS, 0)
+
+    @pytest.mark.parametrize("pool", ["prefork", "solo"])
+    @pytest.mark.parametrize("first", ["celery", "django"])
+    def test_what_tasks_fail_with_is_counted_whichever_is_loaded_first(
+        self, site, pool, first
+    ):
+        """Though a worker takes the handlers of the root logger away."""
+        names = ["fail", "fail", "tell", "fail_as_expected", "fail_once"]
+        names += ["ignore", "reject"]
+        self.work(site, names, pool, first)
+        assert site.problems() == [
+            ("builtins.LookupError", "nobody catches it", 2),
+            ("builtins.LookupError", "the task tells of it", 1),
+        ]
+
+    def work(self, site, names, pool, first="celery"):
+        """Have a worker with two processes or threads do the tasks of these names."""
+        program("celery")
         done = site.folder / "done"
         done.mkdir()
         code = (
-            "import sys, ends_celery\n"
-            f"for n in range({REQUESTS}): ends_celery.hit.delay(f'{done}/{{n}}')"
+            "import sys, ends_celery as tasks\n"
+            "for n, name in enumerate(sys.argv[1:]):\n"
+            f"    getattr(tasks, name).delay(f'{done}/{{n}}')"
         )
-        subprocess.run([sys.executable, "-c", code], env=site.environment, check=True)
-        command = [sys.executable, "-m", "celery", "-A", "ends_celery", "worker"]
+        send = [sys.executable, "-c", code, *names]
+        subprocess.run(send, env=site.environment, check=True)
+        command = [sys.executable, *STARTED_BY[first], "worker"]
         command += [f"--pool={pool}", "--concurrency=2", "--max-tasks-per-child=7"]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         with site.running(*command) as process:
-            wait_until(lambda: len(list(done.iterdir())) == REQUESTS)
+            wait_until(lambda: len(list(done.iterdir())) == len(names))
             process.terminate()
-        assert site.stored() == (REQUESTS, 0)
+
+
+STARTED_BY = {
+    "celery": ["-m", "celery", "-A", "ends_celery"],
+    "django": [
+        "-c",
+        "import django, sys; django.setup()\n"
+        "import ends_celery; ends_celery.app.worker_main(sys.argv[1:])",
+    ],
+}
 
 
 class TestCommands:

@@ -24,7 +24,7 @@ from django_safecache.recording.snapshots import FlushErrors
 
 @pytest.fixture
 def leftover():
-    recorder = Recorder(key_group=lambda key: "text", account=lambda: "acme")
+    recorder = Recorder(key_groups=lambda keys: ["text"], account=lambda: "acme")
     recorder.observe(make_outcome(keys=("a",), hits=1))
     recorder.observe(
         make_outcome(keys=("b",), unavailable=1, failures=(make_failure(),))

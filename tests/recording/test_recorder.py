@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections import Counter
 from datetime import datetime, timezone
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 from observed import NOON, SERVER, Clock, make_failure, make_outcome
 
 from django_safecache.memcached.outcomes import FAILURE_KINDS, Observers
-from django_safecache.recording.cells import COUNTS
+from django_safecache.recording.cells import COUNTS, CellTotals
 from django_safecache.recording.first_of_day import DAY_SECONDS
 from django_safecache.recording.key_groups import first_match
-from django_safecache.recording.occurrences import MAX_STORMY
+from django_safecache.recording.occurrences import (
+    MAX_STORMY,
+    FacetValue,
+    OccurrenceTotals,
+)
 from django_safecache.recording.recorder import CONSEQUENCES, MAX_PROBLEMS, Recorder
 from django_safecache.recording.sightings import Sighting
 
@@ -98,17 +103,17 @@ class TestSums:
     @settings(max_examples=40)
     @given(st.lists(outcomes()), key_groups, st.integers(0, 5))
     def test_cells_add_up_to_what_was_observed_even_without_room(
-        self, observed, key_group, max_cells
+        self, observed, key_groups, max_cells
     ):
-        recorder = Recorder(max_cells=max_cells, key_group=key_group, clock=Clock())
+        recorder = Recorder(max_cells=max_cells, key_groups=key_groups, clock=Clock())
         for outcome in observed:
             recorder.observe(outcome)
         assert sums(recorder.snapshot().cells) == expected_sums(observed)
 
     @given(st.lists(outcomes()), key_groups, st.randoms())
-    def test_the_order_of_outcomes_does_not_matter(self, observed, key_group, random):
+    def test_the_order_of_outcomes_does_not_matter(self, observed, key_groups, random):
         shuffled = random.sample(observed, len(observed))
-        recorders = [Recorder(key_group=key_group, clock=Clock()) for _ in range(2)]
+        recorders = [Recorder(key_groups=key_groups, clock=Clock()) for _ in range(2)]
         for recorder, order in zip(recorders, (observed, shuffled), strict=True):
             for outcome in order:
                 recorder.observe(outcome)
@@ -236,7 +241,7 @@ class TestPlaces:
 class TestKeyGroups:
     def observe(self, **changes):
         groups = [(re.compile("^a"), "A"), (re.compile("^b"), "B")]
-        recorder = Recorder(key_group=first_match(groups), clock=Clock())
+        recorder = Recorder(key_groups=first_match(groups), clock=Clock())
         recorder.observe(make_outcome(**changes))
         return {
             cell.key_group: {name: n for name, n in cell.counts.items() if n}
@@ -315,6 +320,34 @@ class TestBuckets:
         recorder.forget(snapshot)
         assert sums(recorder.snapshot().cells)["hits"] == 2
 
+    def test_calls_and_failures_are_counted_while_a_snapshot_is_put_together(self):
+        """They are not in it, and in the next one."""
+        recorder = Recorder(account=lambda: "acme", clock=Clock())
+        failing = make_outcome(unavailable=1, failures=(make_failure(),))
+        recorder.observe(failing)
+        rows = (CellTotals, OccurrenceTotals, FacetValue)
+        waiting_for = {row.__init__.__code__ for row in rows}
+
+        def profile(frame, event, arg):
+            if event == "call" and frame.f_code in waiting_for:
+                waiting_for.remove(frame.f_code)
+                thread = threading.Thread(target=recorder.observe, args=(failing,))
+                thread.start()
+                thread.join(10)
+                assert not thread.is_alive()
+
+        sys.setprofile(profile)
+        try:
+            during = recorder.snapshot()
+        finally:
+            sys.setprofile(None)
+        assert not waiting_for
+        counted = [
+            (snapshot.cells[0].counts["calls"], snapshot.occurrences[0].count)
+            for snapshot in (during, recorder.snapshot())
+        ]
+        assert counted == [(1, 1), (4, 4)]
+
     def test_a_clock_set_back_does_not_reopen_a_bucket(self):
         clock = Clock()
         recorder = Recorder(clock=clock)
@@ -370,7 +403,7 @@ class TestProblems:
         recorder = Recorder(
             account=lambda: "acme",
             release="2026.1",
-            key_group=first_match([(re.compile("^a"), "A")]),
+            key_groups=first_match([(re.compile("^a"), "A")]),
             clock=Clock(),
         )
         recorder.observe(make_outcome(keys=["a"], failures=(make_failure(),)))

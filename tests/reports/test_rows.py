@@ -33,7 +33,9 @@ class Site:
 
     def __init__(self):
         self.clock = Clock(NOON - 3 * 86_400)
-        self.recorder = Recorder(clock=self.clock, key_group=lambda key: key[0])
+        self.recorder = Recorder(
+            clock=self.clock, key_groups=lambda keys: [key[0] for key in keys]
+        )
         self.counted = [AT_NOON - index * self.EVERY for index in range(123, 0, -1)]
         for moment in self.counted:
             self.clock.now = moment.timestamp()

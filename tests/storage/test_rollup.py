@@ -41,7 +41,7 @@ def clock():
 
 @pytest.fixture
 def recorder(clock):
-    return Recorder(clock=clock, key_group=lambda key: key[0])
+    return Recorder(clock=clock, key_groups=lambda keys: [key[0] for key in keys])
 
 
 def observe(recorder, key="a1", **changes):
@@ -81,7 +81,7 @@ def raw():
 
 class TestFolding:
     def test_final_rows_are_added_to_those_of_all_resolutions(self, recorder, clock):
-        other = Recorder(clock=clock, key_group=lambda key: key[0])
+        other = Recorder(clock=clock, key_groups=lambda keys: [key[0] for key in keys])
         observe(recorder, hits=1)
         observe(other, hits=2)
         settle(recorder, clock)
@@ -172,7 +172,7 @@ class TestFolding:
         assert list(CacheDigest.objects.values_list()) == before
 
     def test_what_comes_days_late_is_added_like_any_other(self, recorder, clock):
-        late = Recorder(clock=clock, key_group=lambda key: key[0])
+        late = Recorder(clock=clock, key_groups=lambda keys: [key[0] for key in keys])
         observe(recorder, hits=1)
         observe(late, hits=2)
         settle(recorder, clock)
