@@ -25,7 +25,7 @@ OTHER_SERVER = "10.0.0.2:11211"
 def stored(**changes):
     """What a process counted is stored, and final."""
     clock = Clock()
-    recorder = Recorder(clock=clock, key_group=lambda key: key[0])
+    recorder = Recorder(clock=clock, key_groups=lambda keys: [key[0] for key in keys])
     recorder.observe(make_outcome(keys=["a1"], **changes))
     clock.now += 300
     for _ in range(2):
