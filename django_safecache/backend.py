@@ -33,8 +33,20 @@ class SafeCache(SyncCache):
 
     An async call is one hop into a thread, for all of it, and into any thread: the
     network is not waited for in the one that Django keeps for the ORM. Only loaders are
-    called there.
+    called there, and calls of one key where the site makes keys in a way of its own.
     """
+
+    async def aget(
+        self, key: Any, default: Any = None, version: int | None = None
+    ) -> Any:
+        label, made = await self._where_keys_are_made(self._made_one)(key, version)
+        started = time.monotonic()
+        values = await in_any_thread(self._cluster.get)(made, label)
+        if values.lost:
+            self._raise_if_asked("get", values.lost, values.failures)
+            load = in_own_thread(self._loading(started, call_in_orm_thread()).load)
+            values.found.update(await load({label: made}, None))
+        return values.found.get(label, default)
 
     async def aget_many(
         self,
@@ -90,6 +102,35 @@ class SafeCache(SyncCache):
     ) -> None:
         await in_any_thread(self._delete_many)(await self._amade(keys, version))
 
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> None:
+        await self._in_thread(self.set)(key, value, timeout, version)
+
+    async def aadd(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Any = DEFAULT_TIMEOUT,
+        version: int | None = None,
+    ) -> bool:
+        return await self._in_thread(self.add)(key, value, timeout, version)
+
+    async def atouch(
+        self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> bool:
+        return await self._in_thread(self.touch)(key, timeout, version)
+
+    async def adelete(self, key: Any, version: int | None = None) -> bool:
+        return await self._in_thread(self.delete)(key, version)
+
+    async def aclear(self) -> None:
+        await self._in_thread(self.clear)()
+
     # Django's own of these get and set, up to 6.0.
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
@@ -116,10 +157,17 @@ class SafeCache(SyncCache):
         return sync_to_async(method, thread_sensitive=self._takes_keys_one_by_one)
 
     async def _amade(self, keys: Iterable[Any], version: int | None) -> MadeKeys:
-        """Keys are made where the site's own key function expects it to be."""
+        return await self._where_keys_are_made(self._made)(list(keys), version)
+
+    def _where_keys_are_made(self, make: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+        """`make`, called where the site's own key function expects it to be."""
         if self._takes_keys_one_by_one:
-            return await sync_to_async(self._made)(list(keys), version)
-        return self._made(keys, version)
+            return sync_to_async(make)
+
+        async def make_here(*args: P.args, **kwargs: P.kwargs) -> T:
+            return make(*args, **kwargs)
+
+        return make_here
 
 
 # Here and not in apps.py: they need no more than CACHES.

@@ -17,6 +17,7 @@ from asgiref.sync import (
 from django.core.cache import caches
 
 from django_safecache.backend import SafeCache
+from django_safecache.loaders import registry
 from django_safecache.testing import Faults
 
 PATIENT = {"connect_timeout": 20, "timeout": 20, "deadline": 60}
@@ -84,6 +85,13 @@ def load(keys):
     return {key: f"loaded-{key}" for key in keys}
 
 
+@pytest.fixture
+def with_loader():
+    """Registers a loader for keys that begin with ``async/``."""
+    yield lambda loader: registry.register("async/", loader)
+    registry.unregister("async/")
+
+
 @pytest.mark.parametrize("count", [1, 421])
 class TestHops:
     """As many thread hops for 421 keys as for one."""
@@ -135,8 +143,15 @@ class TestDjangosThread:
             lambda cache: cache.aset_many({"a": 1, "b": 2}),
             lambda cache: cache.adelete_many(["a", "b"]),
             lambda cache: cache.aget_or_load_many(["a", "b"], load),
+            lambda cache: cache.aget("a"),
+            lambda cache: cache.aset("a", 2),
+            lambda cache: cache.aadd("a", 2),
+            lambda cache: cache.atouch("a"),
+            lambda cache: cache.adelete("a"),
+            lambda cache: cache.aincr("a"),
+            lambda cache: cache.ahas_key("a"),
+            lambda cache: cache.aclear(),
         ],
-        ids=["aget_many", "aread_many", "aset_many", "adelete_many", "get_or_load"],
     )
     def test_it_is_free_while_the_network_is_waited_for(self, cache, local, call):
         """A query of another task is done while memcached has not answered yet."""
@@ -155,7 +170,7 @@ class TestDjangosThread:
         local.faults = Faults(delay=0.3)
         assert asyncio.run(main()) == ("a row", True)
 
-    def test_loaders_run_in_it(self, cache, make_cache):
+    def test_loaders_run_in_it(self, cache, make_cache, with_loader):
         """They use the database, and its connections belong to that thread."""
         threads = []
 
@@ -166,10 +181,12 @@ class TestDjangosThread:
         async def main():
             await cache.aget_or_load_many(["a", "b"], loader)
             await make_cache(NOBODY).aget_many(["a", "b"], loader=loader)
+            with_loader(loader)
+            assert await make_cache(NOBODY).aget("async/a") == "loaded-async/a"
             return await sync_to_async(threading.get_ident, thread_sensitive=True)()
 
         djangos = asyncio.run(main())
-        assert threads == [djangos, djangos]
+        assert threads == [djangos] * 3
         assert djangos != threading.get_ident()
 
     def test_a_sync_middleware_around_does_not_block_it(self, make_cache):

@@ -125,6 +125,14 @@ class TestEveryKind:
         with pytest.raises(expected):
             async_to_sync(getattr(failing, method))(KEY)
 
+    def test_aget_gives_what_the_loader_has(self, failing, loader):
+        assert async_to_sync(failing.aget)(KEY) == f"loaded {KEY}"
+        assert async_to_sync(failing.aget)("no-loader", "default") == "default"
+
+    def test_aget_raises_where_that_is_asked_for(self, raising):
+        with pytest.raises(ServerUnavailableError, match=r"^get:"):
+            async_to_sync(raising.aget)(KEY)
+
     def test_ahas_key_gives_false(self, failing, loader):
         assert async_to_sync(failing.ahas_key)(KEY) is False
 
