@@ -551,6 +551,34 @@ class TestInterruption:
         assert 20 < event < 999
         assert local.connections_open <= 1
 
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_nor_while_it_connects_to_several_servers(self, make_cluster):
+        """Which have a pool of one connection each."""
+        with LocalMemcached() as one, LocalMemcached() as other:
+            cluster = make_cluster(
+                one.address, other.address, pool_max_size=1, timeout=2, deadline=4
+            )
+            values = {key: f"value {n}" for key, n in keys(20).items()}
+            cluster.store_many("set", [(n, key, n) for key, n in values.items()], 0)
+            for event in range(1, 3000, 3):
+                cluster.close()
+                previous = sys.gettrace()
+                sys.settrace(interrupt_at(event))
+                try:
+                    cluster.get_many(values)
+                except Interrupted:
+                    interrupted = True
+                else:
+                    interrupted = False
+                finally:
+                    sys.settrace(previous)
+                found = cluster.get_many(values).found
+                assert found == {value: value for value in values.values()}, event
+                if not interrupted:
+                    break
+            assert 100 < event < 2999
+            assert max(one.connections_open, other.connections_open) <= 1
+
     def test_in_the_middle_of_the_network(self, local, cluster):
         """A call is ended by a signal while its answer is on the way."""
         cluster.store_many("set", [("a", b"a", "A"), ("b", b"b", "B")], 0)
@@ -685,6 +713,32 @@ class _SixFirst:
             (family, kind, proto, "", ("127.0.0.1", 1)),
             (family, kind, proto, "", ("127.0.0.1", self._port)),
         ]
+
+
+class TestAnswersTooEarly:
+    def test_a_command_that_was_not_sent_to_its_end_leaves_no_connection(
+        self, make_cluster, recording
+    ):
+        """The next command would be its data."""
+
+        def answer_at_once(listener):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10)
+                connection.sendall(b"STORED\r\n")
+                closed.wait(30)
+
+        closed = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=answer_at_once, args=[listener])
+            thread.start()
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            cluster = make_cluster(address, timeout=5, deadline=20)
+            cluster.store_many("set", [("a", b"a", "x" * 20_000_000)], 0)
+            closed.set()
+            thread.join()
+        assert recording.kinds == ["protocol"]
+        assert cluster.servers[0].pool.open_connections() == 0
 
 
 class Deaf:

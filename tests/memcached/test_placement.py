@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pymemcache.client.hash import HashClient
 
-from django_safecache.memcached.placement import Address, Placement, parse_address
+from django_safecache.memcached.placement import (
+    BLOCK,
+    Address,
+    Placement,
+    parse_address,
+)
 
 THREE = ["10.0.0.1:11211", "10.0.0.2:11211", "10.0.0.3:11211"]
 MIXED = ["/run/mc.sock", "::1:11211", "localhost:11211"]
@@ -43,16 +50,26 @@ class TestPlacement:
         chosen = unique[Placement(unique).server_of(key.encode())]
         assert chosen == reference.hasher.get_node(key)
 
-    def test_many_keys_are_placed_as_each_alone(self):
-        placement = Placement(THREE)
-        keys = [
-            f":1:{mark}{n}".encode()
-            for n in range(50)
-            for mark in ("", "\xe9", "\u6f22")
-        ]
+    @pytest.mark.parametrize("names", [THREE, [*THREE[:2], "\u010a.example:1"]])
+    @pytest.mark.parametrize("marks", ["", "\xe9", "\u6f22"])
+    def test_many_keys_are_placed_as_each_alone(self, names, marks):
+        """More than are placed at a time; a name may be hashed with a line end."""
+        placement = Placement(names)
+        count = BLOCK + 50 if names is THREE else 100
+        keys = [f":1:{mark}{n}".encode() for n in range(count) for mark in ["", *marks]]
         servers = placement.servers_of(keys)
         assert set(servers) == {0, 1, 2}
         assert servers == [placement.server_of(key) for key in keys]
+
+    def test_memory_is_constant_in_the_number_of_servers(self):
+        """But for the answer, which takes 8 bytes a key."""
+        placement = Placement([f"10.0.0.{n}:11211" for n in range(10)])
+        keys = [f":1:user:{n}".encode() for n in range(8 * BLOCK)]
+        tracemalloc.start()
+        placement.servers_of(keys)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 300 * len(keys)
 
     def test_no_keys_have_no_servers(self):
         assert Placement(THREE).servers_of([]) == []

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -306,6 +307,27 @@ class TestFork:
         assert statuses == [0] * 15
         assert wrong == []
         assert cache.get_many(values) == values
+
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_child_leaves_its_parents_connection_as_it_is(self, local, make_cache):
+        """Also one that was in use: only its owner may have the kernel drop what is
+        unsent."""
+        cache = make_cache(local.address, **PATIENT)
+        cache.set("a", 1)
+        (server,) = cache._cluster.servers
+        connection = server.pool.take_idle(time.monotonic())
+        connection.in_flight = True
+        pid = os.fork()
+        if pid == 0:
+            connection.close()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        option = connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", option) == (0, 0)
+        connection.in_flight = False
+        server.pool.give_back(connection, time.monotonic())
+        assert cache.get("a") == 1
+        assert local.connections_accepted == 1
 
     @staticmethod
     def _child(cache, n):
