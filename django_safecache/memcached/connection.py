@@ -175,7 +175,8 @@ class Connection:
 
         One that is readable was closed by the server, or holds bytes nobody asked
         for; or else TLS's own, which are no data. One that was used in the last
-        `just_used` seconds is not looked at.
+        `just_used` seconds is not looked at: a server that says something of its own
+        accord within that time is not found out, and memcached does not.
         """
         if self.closed or self.in_flight or now - self.opened > max_age:
             return False

@@ -48,9 +48,7 @@ def store(
     try:
         with _unbroken(using):
             return _store(snapshot, using, zone)
-    except (
-        Exception
-    ) as error:  # of a field, a driver, a database: of any text or number
+    except Exception as error:  # a field's, a driver's or a database's, of any text
         if may_pass(error):
             raise
         if len(fingerprints) == 1:
