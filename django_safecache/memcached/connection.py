@@ -48,6 +48,8 @@ class Connection:
     # On the class, for the destructor of one whose construction was interrupted.
     _client: Client | None = None
     _resolved: Sequence[Any] = ()
+    # Why there is no address: it may take long to find out, and is not asked twice.
+    _not_begun: OSError | None = None
 
     def __init__(self, address: Address, options: Options) -> None:
         self._address = address
@@ -73,15 +75,18 @@ class Connection:
             return None
         try:
             self._resolved = resolve(socket, self._address)
-            first = self._resolved[0]
+            first = next(iter(self._resolved), None)
             return first.begin() if isinstance(first, Resolved) else None
-        except (OSError, IndexError):
+        except OSError as error:
+            self._not_begun = None if self._resolved else error
             return None
 
     def open(self, until: float) -> None:
         """Connect, with TLS if so set, before the monotonic time `until`, and within
         the connect timeout for each address that the host has. Raises `OSError`."""
         error: OSError | None = None
+        if self._not_begun is not None:
+            raise self._not_begun
         module = self._options.socket_module or socket
         for resolved in self._resolved or resolve(module, self._address):
             left = until - time.monotonic()

@@ -785,3 +785,22 @@ class TestConnecting:
         assert 0 < len(values.lost) < 200
         misses = {each.server: each.misses for each in recording.outcomes}
         assert misses[local.address] == 200 - len(values.lost)
+
+    def test_names_that_nobody_knows_are_asked_for_once(
+        self, make_cluster, recording, monkeypatch
+    ):
+        """And leave the others their answers. It may take long to find out."""
+        asked = []
+
+        def getaddrinfo(host, *args):
+            asked.append(host)
+            return resolve(host, *args)
+
+        resolve = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with LocalMemcached() as one, LocalMemcached() as other:
+            cluster = make_cluster("no.invalid:1", one.address, other.address)
+            values = cluster.get_many(keys(200))
+        assert {failure.kind for failure in values.failures} == {"unreachable"}
+        assert 0 < len(values.lost) < 200
+        assert asked.count("no.invalid") == 1
