@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 
 from django_safecache.events import get_logger
 from django_safecache.exceptions import DeadlineError, ProtocolError
@@ -86,19 +88,36 @@ def _confirm(due: Mapping[bytes, Due], delete: CommandJob) -> int:
 def make_good_at_the_end(servers: Iterable[Server]) -> None:
     """Delete what was written in vain, as far as `servers` answer, once more: nobody
     else knows of it. Takes no longer than their longest deadline."""
-    deadline = time.monotonic()
+    by_name: defaultdict[str, list[Server]] = defaultdict(list)
+    deadline = started = time.monotonic()
+    for server in servers:
+        if server.unwritten:
+            by_name[server.name].append(server)
+            deadline = max(deadline, started + server.options.deadline)
+            server.breaker.reset()  # there is no later
+    # Caches may reach one server in different ways: another one is tried.
+    for some in zip_longest(*by_name.values()):
+        for name in _deleted(filter(None, some), deadline):
+            del by_name[name][:]
+    for name, its in by_name.items():
+        if its:
+            keys = len(its[0].unwritten)
+            get_logger().error("unwritten_left", server=name, keys=keys)
+
+
+def _deleted(servers: Iterable[Server], deadline: float) -> list[str]:
+    """The names of those that have confirmed all that was written in vain."""
     deletes = []
-    for server in {each.name: each for each in servers if each.unwritten}.values():
-        deadline = max(deadline, time.monotonic() + server.options.deadline)
-        server.breaker.reset()  # there is no later
+    for server in servers:
         due = server.unwritten.claim(deadline, early=True)
         if due:
             deletes.append((due, _delete_job(server, due)))
     _ask([delete for _, delete in deletes], deadline)
-    for due, delete in deletes:
-        left = len(due) - _confirm(due, delete)
-        if left:
-            get_logger().error("unwritten_left", server=delete.server.name, keys=left)
+    return [
+        delete.server.name
+        for due, delete in deletes
+        if _confirm(due, delete) == len(due)
+    ]
 
 
 atexit.register(lambda: make_good_at_the_end(all_servers()))

@@ -193,19 +193,21 @@ class Occurrences:
 
     def copied(self) -> OccurrencesCopy:
         """All of it as it is now, but the facets that have been stored."""
-        problems = list(self._problems.items())
+        # Copies, because they are made in one piece. While a list of pairs is made, the
+        # collector may run a destructor that logs an error, which is counted.
+        problems = self._problems.copy()
         return OccurrencesCopy(
-            causes=[tally.cause for _, tally in problems],
+            causes=[tally.cause for tally in problems.values()],
             places=[
                 (fingerprint, *where, place.count, place.first_seen, place.last_seen)
-                for fingerprint, tally in problems
-                for where, place in list(tally.places.items())
+                for fingerprint, tally in problems.items()
+                for where, place in tally.places.copy().items()
                 if place.count
             ],
             facets=[
                 (fingerprint, *facet)
-                for fingerprint, tally in problems
-                for facet, stored in list(tally.facets.items())
+                for fingerprint, tally in problems.items()
+                for facet, stored in tally.facets.copy().items()
                 if not stored
             ],
         )
