@@ -10,15 +10,20 @@ from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 
 from django_safecache.failure_log import FailureLog
-from django_safecache.loaders import Loader
+from django_safecache.loaders import Loader, served
 from django_safecache.loading import lease_seconds
 from django_safecache.memcached.keys import MadeKeys
 from django_safecache.memcached.outcomes import observers
+from django_safecache.memcached.serde import Encoded, encode
 from django_safecache.signals import FailureSignal
 from django_safecache.sync_cache import ManyResult, SyncCache
 from django_safecache.threads import call_in_orm_thread, in_any_thread, in_own_thread
 
 __all__ = ["ManyResult", "SafeCache"]
+
+PLAIN = frozenset([str, bytes, int, float, bool, type(None)])
+"""What can be pickled in any thread. A query, or a lazy user, would open a connection
+to the database there, which nobody closes."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,20 +37,22 @@ class SafeCache(SyncCache):
     raise `ServerUnavailableError`, which is also a ValueError. Thread-safe.
 
     An async call is one hop into a thread, for all of it, and into any thread: the
-    network is not waited for in the one that Django keeps for the ORM. Only loaders are
-    called there, and calls of one key where the site makes keys in a way of its own.
+    network is not waited for in the one that Django keeps for the ORM. Only what may
+    use that is called there: loaders, a key function or a method of a subclass, and the
+    pickling of values that may be lazy.
     """
 
     async def aget(
         self, key: Any, default: Any = None, version: int | None = None
     ) -> Any:
+        if self._is_overridden("get"):
+            return await sync_to_async(self.get)(key, default, version)
         label, made = await self._where_keys_are_made(self._made_one)(key, version)
         started = time.monotonic()
         values = await in_any_thread(self._cluster.get)(made, label)
         if values.lost:
             self._raise_if_asked("get", values.lost, values.failures)
-            load = in_own_thread(self._loading(started, call_in_orm_thread()).load)
-            values.found.update(await load({label: made}, None))
+            values.found.update(await self._aload({label: made}, None, started))
         return values.found.get(label, default)
 
     async def aget_many(
@@ -58,12 +65,19 @@ class SafeCache(SyncCache):
         made = await self._amade(keys, version)
         started = time.monotonic()
         values = await in_any_thread(self._cluster.get_many)(made)
-        self._raise_if_asked("get_many", values.lost, values.failures)
         if values.lost:
-            loading = self._loading(started, call_in_orm_thread())
+            self._raise_if_asked("get_many", values.lost, values.failures)
             lost = made.of(values.lost)
-            values.found.update(await in_own_thread(loading.load)(lost, loader))
+            values.found.update(await self._aload(lost, loader, started))
         return values.found
+
+    async def _aload(
+        self, lost: Mapping[Any, bytes], loader: Loader | None, started: float
+    ) -> dict[Any, Any]:
+        if not served(lost, loader):
+            return {}
+        loading = self._loading(started, call_in_orm_thread())
+        return await in_own_thread(loading.load)(lost, loader)
 
     async def aread_many(
         self, keys: Iterable[Any], version: int | None = None
@@ -95,6 +109,8 @@ class SafeCache(SyncCache):
         version: int | None = None,
     ) -> list[Any]:
         made = await self._amade(data, version)
+        if not set(map(type, data.values())) <= PLAIN:
+            data = await sync_to_async(self._encoded)(made, data)
         return await in_any_thread(self._set_many)(made, data, timeout)
 
     async def adelete_many(
@@ -109,7 +125,8 @@ class SafeCache(SyncCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> None:
-        await self._in_thread(self.set)(key, value, timeout, version)
+        value = await self._aencoded("set", key, value, version)
+        await self._in_thread("set")(key, value, timeout, version)
 
     async def aadd(
         self,
@@ -118,43 +135,66 @@ class SafeCache(SyncCache):
         timeout: Any = DEFAULT_TIMEOUT,
         version: int | None = None,
     ) -> bool:
-        return await self._in_thread(self.add)(key, value, timeout, version)
+        value = await self._aencoded("add", key, value, version)
+        return bool(await self._in_thread("add")(key, value, timeout, version))
 
     async def atouch(
         self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
     ) -> bool:
-        return await self._in_thread(self.touch)(key, timeout, version)
+        return bool(await self._in_thread("touch")(key, timeout, version))
 
     async def adelete(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.delete)(key, version)
+        return bool(await self._in_thread("delete")(key, version))
 
     async def aclear(self) -> None:
-        await self._in_thread(self.clear)()
+        await self._in_thread("clear")()
 
     # Django's own of these get and set, up to 6.0.
 
     async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return await self._in_thread(self.incr)(key, delta, version)
+        return int(await self._in_thread("incr")(key, delta, version))
 
     async def adecr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
-        return await self._in_thread(self.decr)(key, delta, version)
+        return int(await self._in_thread("decr")(key, delta, version))
 
     async def aincr_version(
         self, key: Any, delta: int = 1, version: int | None = None
     ) -> int:
-        return await self._in_thread(self.incr_version)(key, delta, version)
+        return int(await self._in_thread("incr_version")(key, delta, version))
 
     async def adecr_version(
         self, key: Any, delta: int = 1, version: int | None = None
     ) -> int:
-        return await self._in_thread(self.decr_version)(key, delta, version)
+        return int(await self._in_thread("decr_version")(key, delta, version))
 
     async def ahas_key(self, key: Any, version: int | None = None) -> bool:
-        return await self._in_thread(self.has_key)(key, version)
+        return bool(await self._in_thread("has_key")(key, version))
 
-    def _in_thread(self, method: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-        """`method` of a single key, which calls no loader, run in another thread."""
-        return sync_to_async(method, thread_sensitive=self._takes_keys_one_by_one)
+    def _in_thread(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """The method `name` of a single key, which calls no loader, in a thread."""
+        sensitive = self._takes_keys_one_by_one or self._is_overridden(name)
+        return sync_to_async(getattr(self, name), thread_sensitive=sensitive)
+
+    def _is_overridden(self, name: str) -> bool:
+        """By a subclass. What is put onto this very object, to watch it, may be called
+        in any thread."""
+        return getattr(type(self), name) is not getattr(SyncCache, name)
+
+    async def _aencoded(
+        self, name: str, key: Any, value: Any, version: int | None
+    ) -> Any:
+        """`value`, encoded if the method `name` may not do that in any thread."""
+        if type(value) in PLAIN or self._is_overridden(name):
+            return value
+        made = await self._amade([key], version)
+        return (await sync_to_async(self._encoded)(made, {key: value}))[key]
+
+    def _encoded(self, made: MadeKeys, data: Mapping[Any, Any]) -> dict[Any, Any]:
+        serde = self._options.serde
+        return {
+            label: Encoded(*encode(serde, key, data[label]))
+            for key, label in made.items()
+        }
 
     async def _amade(self, keys: Iterable[Any], version: int | None) -> MadeKeys:
         return await self._where_keys_are_made(self._made)(list(keys), version)

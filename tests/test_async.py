@@ -85,6 +85,13 @@ def load(keys):
     return {key: f"loaded-{key}" for key in keys}
 
 
+class Lazy:
+    """Becomes the number of the thread that pickles it."""
+
+    def __reduce__(self):
+        return int, (threading.get_ident(),)
+
+
 @pytest.fixture
 def with_loader():
     """Registers a loader for keys that begin with ``async/``."""
@@ -188,6 +195,40 @@ class TestDjangosThread:
         djangos = asyncio.run(main())
         assert threads == [djangos] * 3
         assert djangos != threading.get_ident()
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda cache, value: cache.aset("a", value),
+            lambda cache, value: cache.aadd("a", value),
+            lambda cache, value: cache.aset_many({"a": value, "b": 1}),
+        ],
+        ids=["aset", "aadd", "aset_many"],
+    )
+    def test_values_are_pickled_in_it(self, cache, call):
+        """A query, say, is evaluated then. The network is waited for elsewhere."""
+
+        async def main():
+            await call(cache, Lazy())
+            return await sync_to_async(threading.get_ident, thread_sensitive=True)()
+
+        assert asyncio.run(main()) == cache.get("a")
+
+    def test_what_a_subclass_does_of_its_own_is_done_there(self, local, make_cache):
+        class Upper(SafeCache):
+            def get(self, key, default=None, version=None):
+                value = super().get(key, default, version)
+                return value.upper(), threading.get_ident()
+
+        cache = make_cache(local.address, cls=Upper, **PATIENT)
+
+        async def main():
+            await cache.aset("a", "text")
+            djangos = sync_to_async(threading.get_ident, thread_sensitive=True)
+            return await cache.aget("a"), await djangos()
+
+        (value, thread), djangos = asyncio.run(main())
+        assert (value, thread) == ("TEXT", djangos)
 
     def test_a_sync_middleware_around_does_not_block_it(self, make_cache):
         """Django's thread waits in `async_to_sync` then, and runs the loader there."""

@@ -6,10 +6,15 @@ import atexit
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 
 from django_safecache.events import get_logger
-from django_safecache.exceptions import DeadlineError, ProtocolError
+from django_safecache.exceptions import (
+    DeadlineError,
+    PoolExhaustedError,
+    ProtocolError,
+)
 from django_safecache.memcached import protocol
 from django_safecache.memcached.command_job import CommandJob
 from django_safecache.memcached.connecting import wait_until_ended
@@ -158,27 +163,27 @@ def _start_all(jobs: Sequence[Job], deadline: float) -> None:
 
 def _connect_all(jobs: Sequence[Job], deadline: float) -> None:
     """Connect, all at once, and start the jobs: a server that is not heard of would
-    take the others' time."""
+    take the others' time. So would one whose connections are all in use: it comes
+    last."""
     taken: dict[Job, Connection] = {}
     try:
         for job in jobs:
-            try:
-                taken[job] = job.server.pool.take(deadline)
-            except TRANSPORT_ERRORS as error:
-                job.give_up(error)
+            with suppress(PoolExhaustedError):
+                taken[job] = job.server.pool.take(until=0.0)
         new = [each for each in taken.values() if not each.opened]
         if len(new) > 1:
             begun = list(filter(None, [connection.begin() for connection in new]))
-            patience = jobs[0].options.connect_timeout
+            patience = max(job.options.connect_timeout for job in taken)
             wait_until_ended(begun, min(time.monotonic() + patience, deadline))
-        for job, connection in list(taken.items()):
+        for job in sorted(jobs, key=lambda job: job not in taken):
             try:
-                _open(connection, job, deadline)
+                if job not in taken:
+                    taken[job] = job.server.pool.take(deadline)
+                _open(taken[job], job, deadline)
             except TRANSPORT_ERRORS as error:
                 job.give_up(error)
             else:
-                job.start(connection)
-                del taken[job]
+                job.start(taken.pop(job))
     finally:  # what was not started
         for connection in taken.values():
             connection.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django_safecache.exceptions import UndecodableValueError
 from django_safecache.memcached.get_replies import Items
@@ -100,9 +100,18 @@ def decode(serde: Serde, key: bytes, flags: bytes, value: bytes) -> Any:
         ) from error
 
 
+class Encoded(NamedTuple):
+    """The bytes and flags of a value; where a value is expected, taken as it is."""
+
+    data: bytes
+    flags: int
+
+
 def encode(serde: Serde, key: bytes, value: Any) -> tuple[bytes, int]:
     """The bytes and flags of `value`. Whatever `serde` raises is the caller's to
     see: the value is at fault, not the cache."""
+    if type(value) is Encoded:
+        return value
     data, flags = serde.serialize(key, value)
     if isinstance(data, str):
         data = data.encode()  # pymemcache's own serde gives ints as str

@@ -786,6 +786,18 @@ class TestConnecting:
         misses = {each.server: each.misses for each in recording.outcomes}
         assert misses[local.address] == 200 - len(values.lost)
 
+    def test_nor_do_those_whose_connections_are_all_in_use(
+        self, make_cluster, recording
+    ):
+        with LocalMemcached() as busy, LocalMemcached() as other:
+            cluster = make_cluster(busy.address, other.address, pool_max_size=1)
+            held = cluster.servers[0].pool.take(1e9)
+            values = cluster.get_many(keys(200))
+            held.close()
+        failed = {failure.server: failure.kind for failure in values.failures}
+        assert failed == {busy.address: "pool_exhausted"}
+        assert 0 < len(values.lost) < 200
+
     def test_names_that_nobody_knows_are_asked_for_once(
         self, make_cluster, recording, monkeypatch
     ):
