@@ -8,14 +8,13 @@ hand.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
 
 from django.db import connections, transaction
 from django.db.models import Case, F, QuerySet, Sum, Value, When
 
-from django_safecache.database_errors import may_pass
+from django_safecache.database_errors import UNFIT
 from django_safecache.models import (
     Problem,
     ProblemCount,
@@ -27,60 +26,48 @@ from django_safecache.models.fields import FACET_LENGTH
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.snapshots import Snapshot, in_ascii, of_problems
 from django_safecache.storage.samples import store_samples
+from django_safecache.storage.transactions import unbroken
 from django_safecache.storage.upserts import BATCH_SIZE
 
-Refuse = Callable[[str, Exception], None]
-"""Is told the fingerprint of a problem that cannot be stored, and why not."""
+Refused = dict[str, Exception]
+"""Fingerprints of problems that the database does not take, and why not."""
 
 
 def store(
-    snapshot: Snapshot, *, using: str, zone: tzinfo, refuse: Refuse
-) -> dict[str, int]:
+    snapshot: Snapshot, *, using: str, zone: tzinfo
+) -> tuple[dict[str, int], Refused]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
 
-    Fingerprint to id of all that are there. `zone` says which day a facet was seen on.
-    A problem that the database does not take is left out and told to `refuse`; raises
-    what is the database's own.
+    Fingerprint to id of all that are there, and those that were left out because of
+    what is told of them. `zone` says which day a facet was seen on. Raises what is not
+    of a problem.
     """
-    fingerprints = sorted(snapshot.fingerprints)
-    if not fingerprints:
-        return {}
-    try:
-        with _unbroken(using):
-            return _store(snapshot, using, zone)
-    except Exception as error:  # a field's, a driver's or a database's, of any text
-        if may_pass(error):
-            raise
-        if len(fingerprints) == 1:
-            return _store_in_ascii(snapshot, using, zone, refuse)
-    # Which of them it is nobody says.
     found: dict[str, int] = {}
+    refused: Refused = {}
+    tries = [snapshot] if snapshot.fingerprints else []
+    while tries:
+        some = tries.pop()
+        try:
+            with unbroken(using):
+                found |= _store(some, using, zone)
+        except UNFIT as error:
+            others = _instead_of(some)
+            if not others:
+                refused |= dict.fromkeys(some.fingerprints, error)
+            tries += others
+    return found, refused
+
+
+def _instead_of(snapshot: Snapshot) -> list[Snapshot]:
+    """What may be stored of one that is not: its halves, for nobody says which problem
+    it is, or a single one in letters that every database has."""
+    fingerprints = sorted(snapshot.fingerprints)
+    if len(fingerprints) == 1:
+        plain = in_ascii(snapshot)
+        return [plain] if plain != snapshot else []
     middle = len(fingerprints) // 2
-    for some in (fingerprints[:middle], fingerprints[middle:]):
-        part = of_problems(snapshot, set(some))
-        found |= store(part, using=using, zone=zone, refuse=refuse)
-    return found
-
-
-def _store_in_ascii(
-    snapshot: Snapshot, using: str, zone: tzinfo, refuse: Refuse
-) -> dict[str, int]:
-    """Of one problem, with a text that the database may not have all letters of."""
-    try:
-        with _unbroken(using):
-            return _store(in_ascii(snapshot), using, zone)
-    except Exception as error:
-        if may_pass(error):
-            raise
-        for fingerprint in snapshot.fingerprints:
-            refuse(fingerprint, error)
-        return {}
-
-
-def _unbroken(using: str) -> AbstractContextManager[None]:
-    """In a transaction of the caller's, a statement that fails must not break it."""
-    within = connections[using].in_atomic_block
-    return transaction.atomic(using=using) if within else nullcontext()
+    halves = (fingerprints[middle:], fingerprints[:middle])
+    return [of_problems(snapshot, set(half)) for half in halves]
 
 
 def _store(snapshot: Snapshot, using: str, zone: tzinfo) -> dict[str, int]:

@@ -298,8 +298,8 @@ class TestFacets:
             process.flush(forget=False)
             Writer.objects.update(settled=AT_NOON + HOUR)
             snapshot = process.recorder.snapshot()
-            left_out_before = store(snapshot, using="default", zone=UTC)
-            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            stored = store(snapshot, using="default", zone=UTC)
+            process.recorder.forget(snapshot, left_out_before=stored.left_out_before)
             return Sighting("shop:view", lambda: "a stack")
 
         cause = process.recorder.causes.of("epipe", "", None, "x")
