@@ -8,7 +8,7 @@ hand.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, tzinfo
 
 from django.db import connections, transaction
@@ -42,20 +42,37 @@ def store(
     what is told of them. `zone` says which day a facet was seen on. Raises what is not
     of a problem.
     """
-    found: dict[str, int] = {}
+    refused = _write(snapshot, _create, using)
+    known = _known_problems(snapshot.fingerprints - refused.keys(), using)
+    _lock_in_order(known, using)
+    _see_again(snapshot, known, using)
+    found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
+
+    def store_details(some: Snapshot, using: str) -> None:
+        _store_facets(some, found, using, zone)
+        store_samples(some.samples, found, using)
+
+    refused |= _write(of_problems(snapshot, known.keys()), store_details, using)
+    return {name: found[name] for name in found.keys() - refused.keys()}, refused
+
+
+def _write(
+    snapshot: Snapshot, write: Callable[[Snapshot, str], None], using: str
+) -> Refused:
+    """Have `write` write all of it that the database takes."""
     refused: Refused = {}
     tries = [snapshot] if snapshot.fingerprints else []
     while tries:
         some = tries.pop()
         try:
             with unbroken(using):
-                found |= _store(some, using, zone)
+                write(some, using)
         except UNFIT as error:
             others = _instead_of(some)
             if not others:
                 refused |= dict.fromkeys(some.fingerprints, error)
             tries += others
-    return found, refused
+    return refused
 
 
 def _instead_of(snapshot: Snapshot) -> list[Snapshot]:
@@ -68,14 +85,6 @@ def _instead_of(snapshot: Snapshot) -> list[Snapshot]:
     middle = len(fingerprints) // 2
     halves = (fingerprints[middle:], fingerprints[:middle])
     return [of_problems(snapshot, set(half)) for half in halves]
-
-
-def _store(snapshot: Snapshot, using: str, zone: tzinfo) -> dict[str, int]:
-    known = _store_problems(snapshot, using)
-    found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
-    _store_facets(snapshot, found, using, zone)
-    store_samples(snapshot.samples, found, using)
-    return found
 
 
 def unmute_what_exceeds(
@@ -121,26 +130,35 @@ def _unmute(problem: Problem, since: datetime, using: str) -> int:
     )
 
 
-def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
-    """Fingerprint to problem as it was before, created or brought up to date."""
+def _seen(snapshot: Snapshot) -> dict[str, list[datetime]]:
+    """Fingerprint to moments, the first and the last among them."""
     seen: defaultdict[str, list[datetime]] = defaultdict(list)
     for totals in snapshot.occurrences:
         seen[totals.fingerprint] += [totals.first_seen, totals.last_seen]
+    return seen
+
+
+def _create(snapshot: Snapshot, using: str) -> None:
+    """Have a row for each problem that occurred."""
+    seen = _seen(snapshot)
     known = _known_problems(snapshot.fingerprints, using)
     new = [
         _problem(cause, min(seen[cause.fingerprint]), max(seen[cause.fingerprint]))
         for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
         if cause.fingerprint not in known and cause.fingerprint in seen
     ]
-    if new:
-        Problem.objects.using(using).bulk_create(
-            new, batch_size=BATCH_SIZE, ignore_conflicts=True
-        )
-        known = _known_problems(snapshot.fingerprints, using)
+    Problem.objects.using(using).bulk_create(
+        new, batch_size=BATCH_SIZE, ignore_conflicts=True
+    )
+
+
+def _see_again(snapshot: Snapshot, known: Mapping[str, Problem], using: str) -> None:
+    """Bring what is `known` up to date."""
+    seen = _seen(snapshot)
     rows = Problem.objects.using(using)
     again = [(known[each], seen[each]) for each in sorted(seen.keys() & known.keys())]
     for problem, moments in again:
-        _see_again(problem, moments, rows)
+        _move_state(problem, moments, rows)
     _move_last_seen(
         {
             problem.pk: max(moments)
@@ -149,12 +167,28 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
         },
         using,
     )
-    return known
 
 
 def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
     problems = Problem.objects.using(using)
     return problems.in_bulk(sorted(fingerprints), field_name="fingerprint")
+
+
+def _lock_in_order(known: Mapping[str, Problem], using: str) -> None:
+    """In a transaction of the caller's, which keeps every lock until it ends: take all
+    at once, in the one order in which all others do, before what is theirs is written.
+    """
+    connection = connections[using]
+    features = connection.features
+    if not (connection.in_atomic_block and features.has_select_for_update):
+        return
+    ids = sorted(problem.pk for problem in known.values())
+    rows = Problem.objects.using(using).select_for_update(
+        no_key=features.has_select_for_no_key_update
+    )
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = rows.filter(pk__in=ids[start : start + BATCH_SIZE]).order_by("pk")
+        list(batch.values_list("pk", flat=True))
 
 
 def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
@@ -170,7 +204,7 @@ def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
     )
 
 
-def _see_again(
+def _move_state(
     problem: Problem, seen: Iterable[datetime], rows: QuerySet[Problem]
 ) -> None:
     """Move what is known of `problem`, but for the last time; the first only down.
@@ -205,7 +239,8 @@ def _move_last_seen(latest: Mapping[int, datetime], using: str) -> None:
     """Move the last time of problems, by their ids, up and never down.
 
     In few statements: each flush does it, for all problems of the last minutes. Of
-    those that another writer has locked each is waited for alone, with no lock in hand.
+    those that another writer has locked each is waited for alone, with no lock in hand
+    (in a transaction of the caller's there are none: all were waited for before).
     """
     ids = sorted(latest)
     for start in range(0, len(ids), BATCH_SIZE):
