@@ -2,7 +2,7 @@
 
 What writers share is written here, each statement on its own: it only ever moves one
 way, so that half of it does no harm, and no writer waits for another with locks in
-hand.
+hand. In a transaction of the caller's, which keeps them, they are taken in one order.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ def store(
     """
     refused = _write(snapshot, _create, using)
     known = _known_problems(snapshot.fingerprints - refused.keys(), using)
-    _lock_in_order(known, using)
-    _see_again(snapshot, known, using)
     found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
+    if connections[using].in_atomic_block:
+        # It keeps every lock until it ends: before what is theirs is written.
+        lock_in_order(found.values(), using)
+    _see_again(snapshot, known, using)
 
     def store_details(some: Snapshot, using: str) -> None:
         _store_facets(some, found, using, zone)
@@ -85,6 +87,20 @@ def _instead_of(snapshot: Snapshot) -> list[Snapshot]:
     middle = len(fingerprints) // 2
     halves = (fingerprints[middle:], fingerprints[:middle])
     return [of_problems(snapshot, set(half)) for half in halves]
+
+
+def lock_in_order(problems: Iterable[int], using: str) -> None:
+    """Lock these problems, by their ids, in the one order in which all others do."""
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return
+    rows = Problem.objects.using(using).select_for_update(
+        no_key=features.has_select_for_no_key_update
+    )
+    ids = sorted(problems)
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = rows.filter(pk__in=ids[start : start + BATCH_SIZE]).order_by("pk")
+        list(batch.values_list("pk", flat=True))
 
 
 def unmute_what_exceeds(
@@ -172,23 +188,6 @@ def _see_again(snapshot: Snapshot, known: Mapping[str, Problem], using: str) -> 
 def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
     problems = Problem.objects.using(using)
     return problems.in_bulk(sorted(fingerprints), field_name="fingerprint")
-
-
-def _lock_in_order(known: Mapping[str, Problem], using: str) -> None:
-    """In a transaction of the caller's, which keeps every lock until it ends: take all
-    at once, in the one order in which all others do, before what is theirs is written.
-    """
-    connection = connections[using]
-    features = connection.features
-    if not (connection.in_atomic_block and features.has_select_for_update):
-        return
-    ids = sorted(problem.pk for problem in known.values())
-    rows = Problem.objects.using(using).select_for_update(
-        no_key=features.has_select_for_no_key_update
-    )
-    for start in range(0, len(ids), BATCH_SIZE):
-        batch = rows.filter(pk__in=ids[start : start + BATCH_SIZE]).order_by("pk")
-        list(batch.values_list("pk", flat=True))
 
 
 def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:

@@ -362,18 +362,18 @@ class TestTransactionsOfCallers:
         def writer(number):
             def store_all():
                 process = Process()
-                for minute in range(1, 8):
+                for minute in range(1, 11):
                     words = self.WORDS[: 25 * minute]
                     shuffle = Random(f"{number} {minute}").sample
                     words = shuffle(words, len(words) // 2)
                     self.see(process, words, (minute * 3 + number) * MINUTE)
                     within = transaction.atomic() if number % 2 else nullcontext()
                     with within:
-                        process.flush()
+                        process.flush(forget=minute % 4 == 0)
 
             return store_all
 
-        assert self.at_once(*map(writer, range(4))) == []
+        assert self.at_once(*map(writer, range(6))) == []
 
 
 class TestFacets:
