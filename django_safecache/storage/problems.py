@@ -51,8 +51,11 @@ def store(
     _see_again(snapshot, known, using)
 
     def store_details(some: Snapshot, using: str) -> None:
-        _store_facets(some, found, using, zone)
-        store_samples(some.samples, found, using)
+        ids = [found[fingerprint] for fingerprint in some.fingerprints]
+        with transaction.atomic(using=using):
+            lock_for_rows_of(ids, using)
+            _store_facets(some, found, using, zone)
+            store_samples(some.samples, found, using)
 
     refused |= _write(of_problems(snapshot, known.keys()), store_details, using)
     return {name: found[name] for name in found.keys() - refused.keys()}, refused
@@ -101,6 +104,13 @@ def lock_in_order(problems: Iterable[int], using: str) -> None:
     for start in range(0, len(ids), BATCH_SIZE):
         batch = rows.filter(pk__in=ids[start : start + BATCH_SIZE]).order_by("pk")
         list(batch.values_list("pk", flat=True))
+
+
+def lock_for_rows_of(problems: Iterable[int], using: str) -> None:
+    """Before rows of these problems are inserted, on MariaDB and MySQL: they lock the
+    problem of a new row as well, late, when they have locked the places beside it."""
+    if not connections[using].features.has_select_for_no_key_update:
+        lock_in_order(problems, using)
 
 
 def unmute_what_exceeds(

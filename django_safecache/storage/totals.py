@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 
 from django_safecache.models import CacheDigest, ProblemCount, Resolution, Writer
@@ -66,10 +66,7 @@ def store(
     found, refused = problems.store(snapshot, using=using, zone=zone)
     places = _places(snapshot, using)
     with transaction.atomic(using=using):
-        if not connections[using].features.has_select_for_no_key_update:
-            # MariaDB and MySQL lock the problem of a new count as well, whenever it
-            # comes, and by then the places of counts beside it.
-            problems.lock_in_order(found.values(), using)
+        problems.lock_for_rows_of(found.values(), using)
         # First, so that its row is locked: nobody rolls up what is being replaced.
         settled = _see_writer(
             snapshot,
