@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from django.db import DataError
-from django.db import Error as DatabaseFailure
 
-
-def may_pass(error: Exception) -> bool:
-    """Whether it is the database's, or the machine's, and not of what is stored."""
-    if isinstance(error, DataError):
-        return False
-    return isinstance(error, (DatabaseFailure, OSError, MemoryError))
+UNFIT = (DataError, OverflowError, TypeError, ValueError)
+"""Of a text or a number that a field, a driver or a database does not take. Whatever
+else is raised (a database that is away, a thread that cannot be had, a connection that
+is not to be used here) is not of what is stored, and may pass."""

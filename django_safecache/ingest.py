@@ -25,7 +25,8 @@ from django_safecache.process_ends import (
 from django_safecache.recording.leftovers import Leftovers
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.snapshots import FlushErrors, Snapshot, of_problems
-from django_safecache.storage import store, store_trouble
+from django_safecache.storage import Stored, store, store_trouble
+from django_safecache.storage.transactions import unbroken
 from django_safecache.trouble import Trouble
 
 # How long the end of a process waits for its last totals to be stored.
@@ -65,7 +66,7 @@ class Ingest:
         self.interval = interval
         self.database = database
         self.zone = zone
-        self._left_behind = LeftBehind(leftovers, database, self._write)
+        self._left_behind = LeftBehind(leftovers, database, self._write_left)
         self._under_test = under_test
         self._is_test = False
         self._reset()
@@ -83,6 +84,7 @@ class Ingest:
         self._ended = False
         self.trouble = Trouble(self.database)
         self._refused: set[str] = set()
+        self._refused_until: datetime | None = None
         self._next_flush = time.monotonic() + self.trouble.pause(self.interval)
 
     def connect(self) -> None:
@@ -159,34 +161,37 @@ class Ingest:
         if not (self._reported or snapshot.cells or snapshot.occurrences):
             # A command that used no cache: nothing to say, and perhaps no table.
             return
-        self._refused &= snapshot.fingerprints
+        if self._refused_until != snapshot.closed_before:
+            # A bucket has closed since: it is tried once more, before it is forgotten.
+            self._refused.clear()
+            self._refused_until = snapshot.closed_before
         rest = of_problems(snapshot, snapshot.fingerprints - self._refused)
-        left_out_before = self._write(rest, self.trouble.errors, ended=ended)
+        stored = self._write(rest, self.trouble.errors, ended=ended)
+        # The counts must not wait for a problem that the database does not take.
+        self._refused.update(stored.refused)
+        for _ in stored.refused:
+            self.recorder.drop()
         # What a transaction of the caller's rolls back is to be stored again.
         transaction.on_commit(
-            partial(self._stored, snapshot, left_out_before), using=self.database
+            partial(self._stored, snapshot, stored.left_out_before),
+            using=self.database,
         )
 
-    def _write(
+    def _write(self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool) -> Stored:
+        using = self.database
+        with unbroken(using):
+            stored = store(
+                snapshot, using=using, zone=self.zone, errors=errors, ended=ended
+            )
+        for error in stored.refused.values():
+            self.trouble.add(error)
+        return stored
+
+    def _write_left(
         self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
     ) -> datetime | None:
-        # In a transaction of the caller's, a statement that fails must not break it.
-        within = connections[self.database].in_atomic_block
-        with transaction.atomic(using=self.database) if within else nullcontext():
-            return store(
-                snapshot,
-                using=self.database,
-                zone=self.zone,
-                errors=errors,
-                ended=ended,
-                refuse=self._refuse,
-            )
-
-    def _refuse(self, fingerprint: str, error: Exception) -> None:
-        """The counts must not wait for a problem that the database does not take."""
-        self._refused.add(fingerprint)
-        self.recorder.drop()
-        self.trouble.add(error)
+        # What is refused there is no reason to refuse what this process counts.
+        return self._write(snapshot, errors, ended=ended).left_out_before
 
     def _stored(self, snapshot: Snapshot, left_out_before: datetime | None) -> None:
         self.recorder.forget(snapshot, left_out_before=left_out_before)

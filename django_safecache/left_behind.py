@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from django_safecache.database_errors import may_pass
+from django_safecache.database_errors import UNFIT
 from django_safecache.events import get_logger
 from django_safecache.recording.fingerprints import scrubbed
 from django_safecache.recording.leftovers import Leftover, Leftovers
@@ -15,7 +15,7 @@ from django_safecache.recording.snapshots import FlushErrors, Snapshot
 
 
 class Write(Protocol):
-    """As `storage.store` does."""
+    """As `storage.store` does; returns the moment that what was left out is before."""
 
     def __call__(
         self, snapshot: Snapshot, errors: FlushErrors, *, ended: bool
@@ -62,15 +62,15 @@ class LeftBehind:
     def _store(self, leftovers: Leftovers, file: Path, left: Leftover) -> None:
         try:
             left_out_before = self._write(left.snapshot, left.errors, ended=True)
-        except Exception as error:
-            if may_pass(error):
-                # It may be for what the file says nevertheless: others come first then.
-                leftovers.postpone(file)
-                raise
+        except UNFIT as error:
             leftovers.refuse(file)
             reason = f"{type(error).__name__}: {scrubbed(str(error))}"
             self._log_lost(file=str(file), reason=reason)
             return
+        except Exception:
+            # It may be for what the file says nevertheless: others come first then.
+            leftovers.postpone(file)
+            raise
         file.unlink(missing_ok=True)
         if left_out_before:
             # Or it had been stored already, which nobody can tell any more.

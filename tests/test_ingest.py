@@ -8,12 +8,14 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.core.signals import request_finished
-from django.db import connection, transaction
+from django.db import DataError, OperationalError, connection, transaction
 from observed import Clock, make_failure, make_outcome
 
 from django_safecache.ingest import Ingest
@@ -21,22 +23,24 @@ from django_safecache.left_behind import LeftBehind
 from django_safecache.models import CacheDigest, ProblemCount, ProblemSample, Writer
 from django_safecache.recording import sightings
 from django_safecache.recording.fingerprints import cause_of
-from django_safecache.recording.leftovers import Leftovers
+from django_safecache.recording.leftovers import Leftover, Leftovers
 from django_safecache.recording.recorder import Recorder
 from django_safecache.recording.sightings import Sighting
+from django_safecache.recording.snapshots import FlushErrors
 
 
 @pytest.fixture
 def make_ingest():
     made = []
 
-    def make(mode="manual", *, interval=0.02, database="default", recorder=None):
+    def make(mode="manual", *, interval=0.02, database="default", **options):
         ingest = Ingest(
-            recorder or Recorder(),
+            options.pop("recorder", None) or Recorder(),
             mode=mode,
             interval=interval,
             database=database,
             zone=ZoneInfo("UTC"),
+            **options,
         )
         made.append(ingest)
         return ingest
@@ -142,11 +146,87 @@ class TestAProblemThatCannotBeStored:
 
     def test_it_is_left_out_of_what_a_process_left_behind(self, ingest, tmp_path):
         leftovers = Leftovers(tmp_path / "leftovers", "site")
-        left = LeftBehind(leftovers, "default", ingest._write)
+        left = LeftBehind(leftovers, "default", ingest._write_left)
         left.keep(ingest.recorder.snapshot(), ingest.trouble.errors)
         left.store(time.monotonic() + 60)
         self.stored()
         assert not list(leftovers._folder.glob("*.refused"))
+
+    def test_what_another_process_left_takes_none_of_this_ones_counts_along(
+        self, make_ingest, tmp_path
+    ):
+        leftovers = Leftovers(tmp_path / "leftovers", "site")
+        ingest = make_ingest(leftovers=leftovers)
+        ingest.recorder.occurred(cause_of("application", "E", 7, "goes on"), seen)
+        mine = ingest.recorder.snapshot()
+        (cause,) = mine.causes
+        others = replace(
+            mine,
+            writer=replace(mine.writer, name="another"),
+            causes=(replace(cause, errno="no number"),),
+        )
+        leftovers.keep(Leftover(others, FlushErrors()))
+        ingest._store_leftovers()
+        assert ingest.trouble.errors.count == 1
+        assert not list(leftovers.each())
+        assert ingest.flush()
+        assert ProblemCount.objects.get().count == 1
+        assert ingest.recorder.snapshot().dropped == 0
+
+    def test_it_is_tried_again_in_the_next_bucket_with_all_that_is_held(
+        self, make_ingest
+    ):
+        clock = Clock()
+        ingest = make_ingest(recorder=Recorder(clock=clock))
+        cause = cause_of("application", "E", 7, "goes on")
+
+        def refuse(execute, sql, params, *rest):
+            if cause.fingerprint in repr(params):
+                raise DataError("not this one")
+            return execute(sql, params, *rest)
+
+        ingest.recorder.occurred(cause, seen)
+        with connection.execute_wrapper(refuse):
+            assert ingest.flush()
+        assert ingest.flush()
+        assert not ProblemCount.objects.exists()
+        clock.now += 300
+        ingest.recorder.occurred(cause, seen)
+        assert ingest.flush()
+        assert list(ProblemCount.objects.values_list("count", flat=True)) == [1, 1]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("can't start new thread"),
+            SynchronousOnlyOperation("You cannot call this from an async context"),
+        ],
+    )
+    def test_a_failure_that_is_not_of_a_problem_refuses_none(self, make_ingest, error):
+        def fail(*args):
+            raise error
+
+        ingest = make_ingest()
+        for word in "abc":
+            ingest.recorder.occurred(cause_of("application", "E", 7, word), seen)
+        with connection.execute_wrapper(fail):
+            assert not ingest.flush()
+        assert ingest.flush()
+        assert ProblemCount.objects.count() == 3
+        assert ingest.recorder.snapshot().dropped == 0
+
+    def test_it_is_told_when_all_others_are_stored(self, ingest):
+        def fail(execute, sql, *args):
+            if CacheDigest._meta.db_table in sql:
+                raise OperationalError("away")
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(fail):
+            assert not ingest.flush()
+        assert ingest.recorder.snapshot().dropped == 0
+        assert ingest.flush()
+        assert ingest.recorder.snapshot().dropped == 1
+        assert ingest.trouble.errors.count == 2
 
 
 def seen():

@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 class FirstOfDay(Generic[_T]):
     """The first `most` different values in `DAY_SECONDS`, counted from the first one.
 
-    Not thread-safe.
+    A clock that is set back begins another day. Not thread-safe.
     """
 
     def __init__(self, most: int) -> None:
@@ -22,7 +22,7 @@ class FirstOfDay(Generic[_T]):
 
     def has_room(self, value: _T, now: float) -> bool:
         """Whether `value` is one of them."""
-        if now - self._since >= DAY_SECONDS:
+        if not 0 <= now - self._since < DAY_SECONDS:
             self._known.clear()
             self._since = now
         if value not in self._known and len(self._known) >= self._most:

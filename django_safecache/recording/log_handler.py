@@ -17,7 +17,7 @@ class DigestHandler(logging.Handler):
     is connected, because Django configures logging before it loads the apps. Never
     raises. An exception is counted once, whatever the number of records, handlers and
     structlog events that carry it; see `exception_counting` for what is not counted.
-    In a worker of Celery it is a handler of the root logger and of the tasks' loggers.
+    In a worker of Celery it stays where it was, and is one of the tasks' loggers too.
     """
 
     recorder: ClassVar[Recorder | None] = None
@@ -33,17 +33,7 @@ class DigestHandler(logging.Handler):
         # logging is configured, for the first time or, by Celery, again.
         celery: Any = sys.modules.get("celery.signals")
         if celery is not None:
-            for signal in (celery.after_setup_logger, celery.after_setup_task_logger):
-                # Nothing else refers to the handler when they are sent.
-                signal.connect(self._stay, weak=False)
-
-    def _stay(self, *, logger: logging.Logger, **kwargs: object) -> None:
-        """As a handler of a logger that Celery has set up.
-
-        By default it takes all handlers of the root logger away, and lets the loggers
-        of tasks hand nothing on to that.
-        """
-        logger.addHandler(self)
+            _stay(celery)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """As of any handler, without its lock.
@@ -68,3 +58,41 @@ class DigestHandler(logging.Handler):
         exception = exc_info[1]
         if isinstance(exception, BaseException) and is_counted(record.name):
             count(recorder, exception, exc_info[2])
+
+
+# The loggers that Celery takes all handlers away from. It gives each another list: the
+# one that it had says for good which they were.
+_TAKEN_FROM = ("root", "celery", "celery.task")
+_lists: dict[str, list[logging.Handler]] = {}
+
+
+def _stay(celery: Any) -> None:
+    """Have Celery, by its signals, give back what it is about to take away."""
+    _remember()
+    # Sent before. `setup_logging` is as well, but who listens to that is to do it all.
+    celery.celeryd_init.connect(_remember)
+    celery.after_setup_logger.connect(_give_back)
+    celery.after_setup_task_logger.connect(_give_to_tasks)
+
+
+def _remember(**kwargs: object) -> None:
+    for name in _TAKEN_FROM:
+        _lists[name] = logging.getLogger(name).handlers
+
+
+def _give_back(**kwargs: object) -> None:
+    for name in ("root", "celery"):
+        _add(_lists[name], name)
+
+
+def _give_to_tasks(**kwargs: object) -> None:
+    """Their loggers hand nothing on any more to those that they got to before."""
+    for handlers in _lists.values():
+        _add(handlers, "celery.task")
+    _remember()
+
+
+def _add(handlers: list[logging.Handler], name: str) -> None:
+    for handler in list(handlers):
+        if isinstance(handler, DigestHandler):
+            logging.getLogger(name).addHandler(handler)

@@ -2,20 +2,19 @@
 
 What writers share is written here, each statement on its own: it only ever moves one
 way, so that half of it does no harm, and no writer waits for another with locks in
-hand.
+hand. In a transaction of the caller's, which keeps them, they are taken in one order.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, tzinfo
 
 from django.db import connections, transaction
 from django.db.models import Case, F, QuerySet, Sum, Value, When
 
-from django_safecache.database_errors import may_pass
+from django_safecache.database_errors import UNFIT
 from django_safecache.models import (
     Problem,
     ProblemCount,
@@ -27,68 +26,91 @@ from django_safecache.models.fields import FACET_LENGTH
 from django_safecache.recording.fingerprints import Cause, shortened
 from django_safecache.recording.snapshots import Snapshot, in_ascii, of_problems
 from django_safecache.storage.samples import store_samples
+from django_safecache.storage.transactions import unbroken
 from django_safecache.storage.upserts import BATCH_SIZE
 
-Refuse = Callable[[str, Exception], None]
-"""Is told the fingerprint of a problem that cannot be stored, and why not."""
+Refused = dict[str, Exception]
+"""Fingerprints of problems that the database does not take, and why not."""
 
 
 def store(
-    snapshot: Snapshot, *, using: str, zone: tzinfo, refuse: Refuse
-) -> dict[str, int]:
+    snapshot: Snapshot, *, using: str, zone: tzinfo
+) -> tuple[dict[str, int], Refused]:
     """Write the problems of `snapshot`, their facets and samples, not their counts.
 
-    Fingerprint to id of all that are there. `zone` says which day a facet was seen on.
-    A problem that the database does not take is left out and told to `refuse`; raises
-    what is the database's own.
+    Fingerprint to id of all that are there, and those that were left out because of
+    what is told of them. `zone` says which day a facet was seen on. Raises what is not
+    of a problem.
     """
-    fingerprints = sorted(snapshot.fingerprints)
-    if not fingerprints:
-        return {}
-    try:
-        with _unbroken(using):
-            return _store(snapshot, using, zone)
-    except Exception as error:  # a field's, a driver's or a database's, of any text
-        if may_pass(error):
-            raise
-        if len(fingerprints) == 1:
-            return _store_in_ascii(snapshot, using, zone, refuse)
-    # Which of them it is nobody says.
-    found: dict[str, int] = {}
-    middle = len(fingerprints) // 2
-    for some in (fingerprints[:middle], fingerprints[middle:]):
-        part = of_problems(snapshot, set(some))
-        found |= store(part, using=using, zone=zone, refuse=refuse)
-    return found
-
-
-def _store_in_ascii(
-    snapshot: Snapshot, using: str, zone: tzinfo, refuse: Refuse
-) -> dict[str, int]:
-    """Of one problem, with a text that the database may not have all letters of."""
-    try:
-        with _unbroken(using):
-            return _store(in_ascii(snapshot), using, zone)
-    except Exception as error:
-        if may_pass(error):
-            raise
-        for fingerprint in snapshot.fingerprints:
-            refuse(fingerprint, error)
-        return {}
-
-
-def _unbroken(using: str) -> AbstractContextManager[None]:
-    """In a transaction of the caller's, a statement that fails must not break it."""
-    within = connections[using].in_atomic_block
-    return transaction.atomic(using=using) if within else nullcontext()
-
-
-def _store(snapshot: Snapshot, using: str, zone: tzinfo) -> dict[str, int]:
-    known = _store_problems(snapshot, using)
+    refused = _write(snapshot, _create, using)
+    known = _known_problems(snapshot.fingerprints - refused.keys(), using)
     found = {fingerprint: problem.pk for fingerprint, problem in known.items()}
-    _store_facets(snapshot, found, using, zone)
-    store_samples(snapshot.samples, found, using)
-    return found
+    if connections[using].in_atomic_block:
+        # It keeps every lock until it ends: before what is theirs is written.
+        lock_in_order(found.values(), using)
+    _see_again(snapshot, known, using)
+
+    def store_details(some: Snapshot, using: str) -> None:
+        ids = [found[fingerprint] for fingerprint in some.fingerprints]
+        with transaction.atomic(using=using):
+            lock_for_rows_of(ids, using)
+            _store_facets(some, found, using, zone)
+            store_samples(some.samples, found, using)
+
+    refused |= _write(of_problems(snapshot, known.keys()), store_details, using)
+    return {name: found[name] for name in found.keys() - refused.keys()}, refused
+
+
+def _write(
+    snapshot: Snapshot, write: Callable[[Snapshot, str], None], using: str
+) -> Refused:
+    """Have `write` write all of it that the database takes."""
+    refused: Refused = {}
+    tries = [snapshot] if snapshot.fingerprints else []
+    while tries:
+        some = tries.pop()
+        try:
+            with unbroken(using):
+                write(some, using)
+        except UNFIT as error:
+            others = _instead_of(some)
+            if not others:
+                refused |= dict.fromkeys(some.fingerprints, error)
+            tries += others
+    return refused
+
+
+def _instead_of(snapshot: Snapshot) -> list[Snapshot]:
+    """What may be stored of one that is not: its halves, for nobody says which problem
+    it is, or a single one in letters that every database has."""
+    fingerprints = sorted(snapshot.fingerprints)
+    if len(fingerprints) == 1:
+        plain = in_ascii(snapshot)
+        return [plain] if plain != snapshot else []
+    middle = len(fingerprints) // 2
+    halves = (fingerprints[middle:], fingerprints[:middle])
+    return [of_problems(snapshot, set(half)) for half in halves]
+
+
+def lock_in_order(problems: Iterable[int], using: str) -> None:
+    """Lock these problems, by their ids, in the one order in which all others do."""
+    features = connections[using].features
+    if not features.has_select_for_update:
+        return
+    rows = Problem.objects.using(using).select_for_update(
+        no_key=features.has_select_for_no_key_update
+    )
+    ids = sorted(problems)
+    for start in range(0, len(ids), BATCH_SIZE):
+        batch = rows.filter(pk__in=ids[start : start + BATCH_SIZE]).order_by("pk")
+        list(batch.values_list("pk", flat=True))
+
+
+def lock_for_rows_of(problems: Iterable[int], using: str) -> None:
+    """Before rows of these problems are inserted, on MariaDB and MySQL: they lock the
+    problem of a new row as well, late, when they have locked the places beside it."""
+    if not connections[using].features.has_select_for_no_key_update:
+        lock_in_order(problems, using)
 
 
 def unmute_what_exceeds(
@@ -134,26 +156,35 @@ def _unmute(problem: Problem, since: datetime, using: str) -> int:
     )
 
 
-def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
-    """Fingerprint to problem as it was before, created or brought up to date."""
+def _seen(snapshot: Snapshot) -> dict[str, list[datetime]]:
+    """Fingerprint to moments, the first and the last among them."""
     seen: defaultdict[str, list[datetime]] = defaultdict(list)
     for totals in snapshot.occurrences:
         seen[totals.fingerprint] += [totals.first_seen, totals.last_seen]
+    return seen
+
+
+def _create(snapshot: Snapshot, using: str) -> None:
+    """Have a row for each problem that occurred."""
+    seen = _seen(snapshot)
     known = _known_problems(snapshot.fingerprints, using)
     new = [
         _problem(cause, min(seen[cause.fingerprint]), max(seen[cause.fingerprint]))
         for cause in sorted(snapshot.causes, key=lambda cause: cause.fingerprint)
         if cause.fingerprint not in known and cause.fingerprint in seen
     ]
-    if new:
-        Problem.objects.using(using).bulk_create(
-            new, batch_size=BATCH_SIZE, ignore_conflicts=True
-        )
-        known = _known_problems(snapshot.fingerprints, using)
+    Problem.objects.using(using).bulk_create(
+        new, batch_size=BATCH_SIZE, ignore_conflicts=True
+    )
+
+
+def _see_again(snapshot: Snapshot, known: Mapping[str, Problem], using: str) -> None:
+    """Bring what is `known` up to date."""
+    seen = _seen(snapshot)
     rows = Problem.objects.using(using)
     again = [(known[each], seen[each]) for each in sorted(seen.keys() & known.keys())]
     for problem, moments in again:
-        _see_again(problem, moments, rows)
+        _move_state(problem, moments, rows)
     _move_last_seen(
         {
             problem.pk: max(moments)
@@ -162,7 +193,6 @@ def _store_problems(snapshot: Snapshot, using: str) -> dict[str, Problem]:
         },
         using,
     )
-    return known
 
 
 def _known_problems(fingerprints: Iterable[str], using: str) -> dict[str, Problem]:
@@ -183,7 +213,7 @@ def _problem(cause: Cause, first: datetime, last: datetime) -> Problem:
     )
 
 
-def _see_again(
+def _move_state(
     problem: Problem, seen: Iterable[datetime], rows: QuerySet[Problem]
 ) -> None:
     """Move what is known of `problem`, but for the last time; the first only down.
@@ -218,7 +248,8 @@ def _move_last_seen(latest: Mapping[int, datetime], using: str) -> None:
     """Move the last time of problems, by their ids, up and never down.
 
     In few statements: each flush does it, for all problems of the last minutes. Of
-    those that another writer has locked each is waited for alone, with no lock in hand.
+    those that another writer has locked each is waited for alone, with no lock in hand
+    (in a transaction of the caller's there are none: all were waited for before).
     """
     ids = sorted(latest)
     for start in range(0, len(ids), BATCH_SIZE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
@@ -32,8 +33,14 @@ _Row = TypeVar("_Row", CacheDigest, ProblemCount)
 _CellPlace = tuple[str, str, str]
 
 
-def _raise(fingerprint: str, error: Exception) -> None:
-    raise error
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What came of storing a snapshot."""
+
+    left_out_before: datetime | None
+    """Buckets that start before this were left out; None if there were none. The writer
+    is to go on under another name then."""
+    refused: problems.Refused
 
 
 def store(
@@ -43,24 +50,23 @@ def store(
     zone: tzinfo,
     errors: FlushErrors = NO_ERRORS,
     ended: bool = False,
-    refuse: problems.Refuse = _raise,
-) -> datetime | None:
+) -> Stored:
     """Make the database say what `snapshot` says. Raises what the database raises.
 
     The totals of the writer are replaced, all of them or none: storing a snapshot
     again, or a later one, counts nothing twice. What writers share (problems, facets
     and places) is written before, each statement on its own: it only ever moves one
     way, so that half of it does no harm, and no writer waits for another with locks
-    in hand. `zone` says which day a facet was seen on. A problem that the database does
-    not take is told to `refuse`, and all else is stored.
+    in hand. `zone` says which day a facet was seen on. Problems that the database does
+    not take are left out, and all else is stored.
 
     If the writer had been given up for dead, and its rows rolled up (see
-    `storage.folding`), the buckets of that time are left out. Returns the moment that
-    they start before; None if there are none. It is to go on under another name then.
+    `storage.folding`), the buckets of that time are left out.
     """
-    found = problems.store(snapshot, using=using, zone=zone, refuse=refuse)
+    found, refused = problems.store(snapshot, using=using, zone=zone)
     places = _places(snapshot, using)
     with transaction.atomic(using=using):
+        problems.lock_for_rows_of(found.values(), using)
         # First, so that its row is locked: nobody rolls up what is being replaced.
         settled = _see_writer(
             snapshot,
@@ -80,7 +86,7 @@ def store(
         problems.unmute_what_exceeds(
             found.values(), since=_first_bucket(snapshot), using=using
         )
-    return left_out_before
+    return Stored(left_out_before, refused)
 
 
 def store_trouble(writer: WriterIdentity, errors: FlushErrors, *, using: str) -> None:

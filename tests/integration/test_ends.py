@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -321,6 +322,78 @@ class TestCelery:
         with site.running(*command) as process:
             wait_until(lambda: len(list(done.iterdir())) == len(names))
             process.terminate()
+
+
+class TestWhatCeleryTakesAway:
+    """All handlers of three loggers, when it sets its logging up."""
+
+    CONFIGURE = """
+import json, logging.config, sys
+from celery import Celery
+
+def configure(**loggers):
+    path = "django_safecache.recording.log_handler.DigestHandler"
+    classes = {"console": "logging.StreamHandler", "digest": path}
+    handlers = {name: {"class": path} for name, path in classes.items()}
+    told = {"version": 1, "disable_existing_loggers": False, "handlers": handlers}
+    for name in loggers:
+        loggers[name] = {"handlers": ["console", "digest"]}
+    logging.config.dictConfig({**told, "loggers": loggers})
+
+app = Celery("site")
+"""
+    TELL = """
+found = {}
+for name in ("root", "celery", "celery.task", "shop"):
+    for handler in logging.getLogger(name).handlers:
+        if type(handler).__name__ == "DigestHandler":
+            found[name] = found.get(name, 0) + 1
+print(json.dumps(found))
+"""
+
+    def which(self, code, then="app.log.setup_logging_subsystem()"):
+        """The loggers that have a handler of ours then, and how many."""
+        program("celery")
+        code = "\n".join([self.CONFIGURE, code, then, self.TELL])
+        command = [sys.executable, "-c", code]
+        environment = {**os.environ}
+        environment.pop("DJANGO_SETTINGS_MODULE", None)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, check=True
+        )
+        return json.loads(done.stdout)
+
+    def test_the_one_of_the_root_logger_comes_back_and_gets_to_tasks(self):
+        assert self.which("configure(root={})") == {"root": 1, "celery.task": 1}
+
+    def test_it_comes_back_once_however_often_the_site_configures_its_logging(self):
+        code = "for _ in range(3):\n    configure(root={})"
+        assert self.which(code) == {"root": 1, "celery.task": 1}
+
+    def test_one_of_another_logger_stays_there_alone(self):
+        assert self.which("configure(shop={})") == {"shop": 1}
+
+    def test_one_that_the_site_has_taken_away_stays_away(self):
+        code = "configure(root={}); logging.getLogger().handlers.clear()"
+        assert self.which(code) == {}
+
+    def test_one_of_celerys_own_logger_comes_back_to_that(self):
+        assert self.which("configure(celery={})") == {"celery": 1, "celery.task": 1}
+
+    def test_where_celery_leaves_the_root_logger_alone_tasks_get_to_it_too(self):
+        code = "app.conf.worker_hijack_root_logger = False; configure(root={})"
+        assert self.which(code) == {"root": 1, "celery.task": 1}
+
+    def test_a_worker_that_sets_it_up_again_gives_it_back_again(self):
+        """As the processes of one do that have log files of their own."""
+        again = "app.log.setup_logging_subsystem(); app.log.already_setup = False"
+        code = f"configure(root={{}}); {again}"
+        assert self.which(code) == {"root": 1, "celery.task": 1}
+
+    def test_a_list_that_the_site_itself_has_replaced_is_no_memory(self):
+        code = "configure(root={}); logging.getLogger().handlers = []"
+        worker = "app.Worker(pool='solo')"
+        assert self.which(code, worker) == {}
 
 
 STARTED_BY = {

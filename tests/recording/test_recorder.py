@@ -558,6 +558,14 @@ class TestManyProblems:
         self.occur(recorder, self.WORDS[-1:])
         assert self.counts(recorder) == {self.WORDS[-1]: 1}
 
+    def test_a_clock_that_is_set_back_begins_another_day(self, recorder, clock):
+        clock.now += 1000 * DAY_SECONDS
+        self.occur(recorder, self.WORDS[:MAX_PROBLEMS])
+        recorder.forget(recorder.snapshot())
+        clock.now -= 1000 * DAY_SECONDS
+        self.occur(recorder, self.WORDS[-1:])
+        assert self.counts(recorder)[self.WORDS[-1]] == 1
+
     def test_one_kind_takes_no_room_from_another(self, recorder):
         self.occur(recorder, self.WORDS[: self.MORE])
         self.occur(recorder, self.WORDS[-1:], kind="server_error")

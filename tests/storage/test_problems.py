@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice, product
+from random import Random
 
 import pytest
 from django.db import connection, transaction
@@ -284,6 +286,96 @@ class TestSeeingWhatAnotherHasLocked:
         assert list(last_seen) == [AT_NOON + MINUTE] * 2
 
 
+@pytest.mark.django_db(transaction=True)
+class TestTransactionsOfCallers:
+    """They keep what is locked in them, whatever is stored in them."""
+
+    WORDS = TestSeeingAgain.WORDS[:300]
+
+    def see(self, process, words, after):
+        process.clock.now = NOON + after.total_seconds()
+        for word in words:
+            cause = process.recorder.causes.of("epipe", "", None, word)
+            process.recorder.occurred(cause, lambda: Sighting("a", lambda: "a stack"))
+
+    def words(self):
+        """In the order of their rows."""
+        return list(Problem.objects.order_by("pk").values_list("message", flat=True))
+
+    def at_once(self, *stores):
+        """What they raise, each in a thread of its own."""
+        errors = []
+
+        def run(store):
+            try:
+                store()
+            except Exception as error:
+                errors.append(error)
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=run, args=[store]) for store in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        return errors
+
+    def test_two_that_saw_the_same_wait_for_each_other_in_one_order(self, process):
+        if not connection.features.has_select_for_update:
+            pytest.skip("has no locks of rows")
+        self.see(process, self.WORDS, timedelta())
+        process.flush()
+        first, second = Process(), Process()
+        self.see(first, self.WORDS, MINUTE)
+        self.see(second, self.words()[150:], 2 * MINUTE)
+        halfway, stored = threading.Event(), threading.Event()
+
+        def pause(execute, sql, *args):
+            done = execute(sql, *args)
+            if sql.startswith("UPDATE") and "last_seen" in sql and not halfway.is_set():
+                halfway.set()
+                stored.wait(0.5)
+            return done
+
+        def store_first():
+            with transaction.atomic(), connection.execute_wrapper(pause):
+                first.flush()
+
+        def store_second():
+            halfway.wait(10)
+            with transaction.atomic():
+                second.flush()
+                stored.set()
+
+        assert self.at_once(store_first, store_second) == []
+        last_seen = Problem.objects.order_by("pk").values_list("last_seen", flat=True)
+        assert (
+            list(last_seen) == [AT_NOON + MINUTE] * 150 + [AT_NOON + 2 * MINUTE] * 150
+        )
+
+    def test_many_that_see_old_and_new_problems_are_all_stored(self):
+        """In transactions of callers and in their own."""
+        if not connection.features.has_select_for_update:
+            pytest.skip("has no locks of rows")
+
+        def writer(number):
+            def store_all():
+                process = Process()
+                for minute in range(1, 11):
+                    words = self.WORDS[: 25 * minute]
+                    shuffle = Random(f"{number} {minute}").sample
+                    words = shuffle(words, len(words) // 2)
+                    self.see(process, words, (minute * 3 + number) * MINUTE)
+                    within = transaction.atomic() if number % 2 else nullcontext()
+                    with within:
+                        process.flush(forget=minute % 4 == 0)
+
+            return store_all
+
+        assert self.at_once(*map(writer, range(6))) == []
+
+
 class TestFacets:
     def test_the_release_is_one(self):
         Process(release="2026.1").fail()
@@ -298,8 +390,8 @@ class TestFacets:
             process.flush(forget=False)
             Writer.objects.update(settled=AT_NOON + HOUR)
             snapshot = process.recorder.snapshot()
-            left_out_before = store(snapshot, using="default", zone=UTC)
-            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            stored = store(snapshot, using="default", zone=UTC)
+            process.recorder.forget(snapshot, left_out_before=stored.left_out_before)
             return Sighting("shop:view", lambda: "a stack")
 
         cause = process.recorder.causes.of("epipe", "", None, "x")

@@ -50,10 +50,10 @@ def observe(recorder, key="a1", **changes):
 
 def flush(recorder, *, ended=False, acknowledged=True):
     snapshot = recorder.snapshot()
-    left_out_before = store(snapshot, using="default", zone=UTC, ended=ended)
+    stored = store(snapshot, using="default", zone=UTC, ended=ended)
     if acknowledged:
-        recorder.forget(snapshot, left_out_before=left_out_before)
-    return left_out_before
+        recorder.forget(snapshot, left_out_before=stored.left_out_before)
+    return stored.left_out_before
 
 
 def settle(recorder, clock):

@@ -55,11 +55,11 @@ for number in range(int(sys.argv[1])):
         snapshot = recorder.snapshot()
         while True:
             try:
-                left_out = store(snapshot, using="default", zone=timezone.utc)
+                stored = store(snapshot, using="default", zone=timezone.utc)
                 break
             except OperationalError:
                 time.sleep(0.01)
-        assert not left_out
+        assert not stored.left_out_before
         recorder.forget(snapshot)
         clock.now += 150
 snapshot = recorder.snapshot()

@@ -146,17 +146,17 @@ class Rollups(RuleBasedStateMachine):
         snapshot = process.recorder.snapshot()
         offered_before, process.offered = process.offered, process.counted.copy()
         with transaction.atomic():
-            left_out_before = store(snapshot, using="default", zone=UTC, ended=ended)
+            stored = store(snapshot, using="default", zone=UTC, ended=ended)
             transaction.set_rollback(outcome == "rolled back")
         if outcome == "rolled back":
             return
         held = {cell.bucket for cell in snapshot.cells}
         left_out = any(bucket < process.settled for bucket in held)
-        assert left_out_before == (process.settled if left_out else None)
+        assert stored.left_out_before == (process.settled if left_out else None)
         process.saw(held)
         process.last_flush, process.ended = self.now, ended or left_out
         if outcome == "stored":
-            process.recorder.forget(snapshot, left_out_before=left_out_before)
+            process.recorder.forget(snapshot, left_out_before=stored.left_out_before)
             if left_out:
                 process.goes_on(held, offered_before)
 

@@ -323,8 +323,8 @@ class TestWriters:
         flush(recorder)
         settled = AT_NOON + timedelta(hours=1)
         Writer.objects.update(settled=settled)
-        left_out_before = store(recorder.snapshot(), using="default", zone=UTC)
-        assert left_out_before == settled
+        stored = store(recorder.snapshot(), using="default", zone=UTC)
+        assert stored.left_out_before == settled
         assert Writer.objects.get().ended == AT_NOON
 
 
