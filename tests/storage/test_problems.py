@@ -8,11 +8,13 @@ from itertools import islice, product
 from random import Random
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from django.db.models import Sum
 from observed import NOON, Clock, make_failure, make_outcome
 
 from django_safecache.models import (
     Problem,
+    ProblemCount,
     ProblemFacet,
     ProblemSample,
     ProblemState,
@@ -355,9 +357,16 @@ class TestTransactionsOfCallers:
         )
 
     def test_many_that_see_old_and_new_problems_are_all_stored(self):
-        """In transactions of callers and in their own."""
+        """In transactions of callers and in their own. MariaDB and MySQL may end one of
+        two that create rows side by side; then it is done again, as by the ingest."""
         if not connection.features.has_select_for_update:
             pytest.skip("has no locks of rows")
+        ended = []
+
+        def flush(process, number, *, forget):
+            within = transaction.atomic() if number % 2 else nullcontext()
+            with within:
+                process.flush(forget=forget)
 
         def writer(number):
             def store_all():
@@ -367,13 +376,20 @@ class TestTransactionsOfCallers:
                     shuffle = Random(f"{number} {minute}").sample
                     words = shuffle(words, len(words) // 2)
                     self.see(process, words, (minute * 3 + number) * MINUTE)
-                    within = transaction.atomic() if number % 2 else nullcontext()
-                    with within:
-                        process.flush(forget=minute % 4 == 0)
+                    for _ in range(10):
+                        try:
+                            flush(process, number, forget=minute % 4 == 0)
+                            break
+                        except OperationalError as error:
+                            ended.append(error)
 
             return store_all
 
         assert self.at_once(*map(writer, range(6))) == []
+        assert ended == [] or connection.vendor == "mysql"
+        seen = 6 * sum(25 * minute // 2 for minute in range(1, 11))
+        counts = ProblemCount.objects.aggregate(Sum("count"))
+        assert counts == {"count__sum": seen}
 
 
 class TestFacets:
