@@ -123,11 +123,11 @@ class Placement:
         return found[0] if len(found) == 1 else list(chain.from_iterable(found))
 
     def _servers_of(self, keys: Sequence[bytes]) -> list[int]:
-        plain = b"".join(keys).isascii()
-        if not plain:
+        are_ascii = b"".join(keys).isascii()
+        if not are_ascii:
             keys = [key if key.isascii() else _hashed(key.decode()) for key in keys]
-        plain = plain and not self._have_line_ends
-        named = _joined_and_split if plain else _one_by_one
+        no_line_ends = are_ascii and not self._have_line_ends
+        named = _joined_and_split if no_line_ends else _one_by_one
         order = self._order
         by_server = [
             map(mmh3.hash, named(prefix, keys), repeat(0), repeat(False))

@@ -79,10 +79,8 @@ _STATUSES = {
 def sole_status(operation: str, data: bytes) -> bytes | None:
     """The status if `data` is one whole reply to a command of `operation`, as
     `StatusReplies` would take it; None for everything else."""
-    if not data.endswith(b"\r\n"):
-        return None
     status = data[:-2]
-    if status in _STATUSES[operation] or is_status(operation, status):
+    if data.endswith(b"\r\n") and is_status(operation, status):
         return status
     return None
 

@@ -103,7 +103,7 @@ def make_good_at_the_end(servers: Iterable[Server]) -> None:
     # Caches may reach one server in different ways: another one is tried.
     for some in zip_longest(*by_name.values()):
         for name in _deleted(filter(None, some), deadline):
-            del by_name[name][:]
+            by_name[name].clear()
     for name, its in by_name.items():
         if its:
             keys = len(its[0].unwritten)

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from socket_modules import NoSending, SmallBuffers
+from socket_modules import Deaf, NoSending, SmallBuffers, SocketModule
 
 from django_safecache.memcached.cluster import Cluster
 from django_safecache.memcached.options import Options
@@ -660,52 +660,35 @@ class TestLocalhost:
         assert cluster.get_many({b"a": "a"}).lost == []
 
 
-class _Blackholes:
+class _Blackholes(SocketModule):
     """The socket module of a host with eight addresses that never answer."""
 
-    def __getattr__(self, name):
-        return getattr(socket, name)
-
     def __init__(self):
-        # A listener whose queue is full: loopback, and yet no connection comes about.
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-        self._fillers = []
-        for _ in range(3):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(self._listener.getsockname())
-            self._fillers.append(filler)
+        self._deaf = Deaf()
 
     def getaddrinfo(self, *_):
         family, kind, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-        return [(family, kind, proto, "", self._listener.getsockname())] * 8
+        return [(family, kind, proto, "", self._deaf.target)] * 8
 
     def __del__(self):
-        for sock in (self._listener, *self._fillers):
-            sock.close()
+        self._deaf.close()
 
 
-class _Proxied:
+class _Proxied(SocketModule):
     """The socket module of a site that goes through a proxy, which refuses."""
 
     def __init__(self, errno):
         self._errno = errno
 
-    def __getattr__(self, name):
-        return getattr(socket, name)
-
     def socket(self, *_):
         raise OSError(self._errno, "10.0.0.1")
 
 
-class _SixFirst:
+class _SixFirst(SocketModule):
     """The socket module of a machine where localhost first refuses."""
 
     def __init__(self, port):
         self._port = port
-
-    def __getattr__(self, name):
-        return getattr(socket, name)
 
     def getaddrinfo(self, *_):
         family, kind, proto = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
@@ -741,34 +724,13 @@ class TestAnswersTooEarly:
         assert cluster.servers[0].pool.open_connections() == 0
 
 
-class Deaf:
-    """Servers of which no more is heard than of a host behind a broken network."""
-
-    def __init__(self, count):
-        self._sockets = []
-        self.addresses = [self._address() for _ in range(count)]
-
-    def _address(self):
-        # One that accepts nobody, and whose queue is full.
-        listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-        self._sockets.append(listener)
-        for _ in range(2):
-            waiting = socket.socket()
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-            self._sockets.append(waiting)
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    def close(self):
-        for each in self._sockets:
-            each.close()
-
-
 @pytest.fixture
 def deaf():
-    servers = Deaf(5)
-    yield servers
-    servers.close()
+    """The addresses of five."""
+    servers = [Deaf() for _ in range(5)]
+    yield [each.address for each in servers]
+    for each in servers:
+        each.close()
 
 
 class TestConnecting:
@@ -777,11 +739,11 @@ class TestConnecting:
     ):
         """All are connected to at once: one after another would take 5 s of the 4."""
         cluster = make_cluster(
-            *deaf.addresses, local.address, connect_timeout=1, timeout=3, deadline=4
+            *deaf, local.address, connect_timeout=1, timeout=3, deadline=4
         )
         values = cluster.get_many(keys(200))
         failed = {failure.server: failure.kind for failure in values.failures}
-        assert failed == dict.fromkeys(deaf.addresses, "timeout")
+        assert failed == dict.fromkeys(deaf, "timeout")
         assert 0 < len(values.lost) < 200
         misses = {each.server: each.misses for each in recording.outcomes}
         assert misses[local.address] == 200 - len(values.lost)

@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+from socket_modules import SocketModule
 
 from django_safecache.exceptions import ServerUnavailableError
 from django_safecache.memcached.connection import Connection
@@ -29,16 +30,13 @@ STORM_SECONDS = 4.0
 POOL = 8
 
 
-class Sockets:
+class Sockets(SocketModule):
     """The socket module, counting how many of its sockets are open."""
 
     def __init__(self):
         self.open = 0
         self.most = 0
         self._lock = threading.Lock()
-
-    def __getattr__(self, name):
-        return getattr(socket, name)
 
     def socket(self, *args):
         return _Counted(self, *args)
