@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class Received:
     ) -> None:
         self.keys = keys
         self.labels = labels
+        self.doubted: Collection[bytes] = ()
+        """Keys of which what comes may be old: they are missing."""
         self.found: dict[object, Any] = {}
         self.hits = 0
         self.undecodable: list[object] = []
@@ -44,6 +46,8 @@ class Received:
 
     def keep(self, items: Items) -> None:
         """Decode what arrived while it is at hand, and while the server sends more."""
+        if self.doubted:
+            items = items.without(self.doubted)
         if not items.keys:
             return
         labels = self._next_labels(items.keys) or self.labels_of(items.keys)
@@ -107,6 +111,7 @@ class GetJob(Job):
 
     def _lines(self) -> list[bytes]:
         if self._unanswered is None:
+            self.received.doubted = self.server.unwritten.among(self.received.keys)
             self._unanswered = self._get_lines(self.received.keys)
         return self._unanswered
 

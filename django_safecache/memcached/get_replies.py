@@ -6,8 +6,9 @@ Source: memcached's doc/protocol.txt.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from io import BytesIO
+from itertools import compress
 from typing import NamedTuple
 
 from django_safecache.exceptions import ProtocolError, ReplyError
@@ -43,6 +44,11 @@ class Items(NamedTuple):
     def extend(self, more: Items) -> None:
         for column, rest in zip(self, more, strict=True):
             column.extend(rest)
+
+    def without(self, keys: Collection[bytes]) -> Items:
+        """These, but for the items of `keys`."""
+        others = [key not in keys for key in self.keys]
+        return Items(*[list(compress(column, others)) for column in self])
 
     def rows(self) -> list[tuple[bytes, bytes, bytes]]:
         """(key, flags, value) of each item"""

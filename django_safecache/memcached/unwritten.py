@@ -16,7 +16,7 @@ MAX_UNWRITTEN = 10_000
 AGAIN_AFTER = 1.0
 """Seconds after which a key is deleted a second time whose lost write may have been
 sent: a server that was stopped carries it out when it goes on, perhaps after the
-delete."""
+delete. Until then what it has of that key is not believed."""
 LOG_INTERVAL = 60.0
 """Seconds between two lines in the log about keys of one server that were deleted."""
 REFUSED_FOR = 30.0
@@ -59,6 +59,13 @@ class Unwritten:
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def among(self, keys: Collection[bytes]) -> frozenset[bytes]:
+        """Those of `keys` for which the server is not believed."""
+        if not self._due:
+            return frozenset()
+        with self._lock:
+            return frozenset(self._due.keys() & set(keys))
 
     @property
     def is_due(self) -> bool:
