@@ -235,7 +235,7 @@ class TestNoOldValueAfterAnOutage:
     def test_what_is_carried_out_after_the_delete_is_not_read(
         self, server, make_cache, recording, read
     ):
-        """It comes on another connection than the delete, and may be overtaken by it."""
+        """It comes on another connection than the delete, which may overtake it."""
         cache = make_cache(server.address)
         cache.set("else", 1)
         cache._cluster.servers[0].unwritten.add([b":1:page"], sent=True)
