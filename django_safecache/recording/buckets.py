@@ -19,10 +19,12 @@ MAX_FACETS = 20_000
 
 Place = tuple[str, str, str]
 """alias, server, key group"""
-Aside = deque[tuple[Place, Figures]]
+Counted = tuple[str, str, str, Figures]
+"""A place, and what a call came to there: flat, because one is made for every call."""
+Aside = deque[Counted]
 """Calls that were put aside, to be added up with others."""
 
-_State = tuple[dict[Place, Cell], list[tuple[Place, Figures]]]
+_State = tuple[dict[Place, Cell], list[Counted]]
 """The cells, and the calls that were taken for them and are not in them yet."""
 
 _NOTHING = Cell()
@@ -95,11 +97,11 @@ class Bucket:
 
 
 def _added(
-    cells: dict[Place, Cell], calls: list[tuple[Place, Figures]], room: int
+    cells: dict[Place, Cell], calls: list[Counted], room: int
 ) -> dict[Place, Cell]:
     by_place: defaultdict[Place, list[Figures]] = defaultdict(list)
-    for place, figures in calls:
-        by_place[place].append(figures)
+    for alias, server, group, figures in calls:
+        by_place[alias, server, group].append(figures)
     added = cells.copy()
     for place, its in by_place.items():
         if place not in added and len(added) >= room:

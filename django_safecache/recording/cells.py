@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
 
-from django_safecache.memcached.outcomes import Outcome
+from django_safecache.memcached.outcomes import Failure, Outcome
 from django_safecache.recording import histogram
 
 COUNTS: tuple[str, ...] = (
@@ -83,8 +83,8 @@ class Cell(NamedTuple):
             *calls, strict=True
         )
         lines, retries, splits, bytes_sent, bytes_received, times, failures = of_call
-        durations = [duration for duration in times if duration is not None]
-        kinds = Counter(map(attrgetter("kind"), chain.from_iterable(failures)))
+        durations = [each for each in times if each is not None]
+        kinds = _kinds(failures) if any(failures) else None
         return Cell(
             calls=self.calls + len(durations),
             lines=self.lines + sum(lines),
@@ -99,7 +99,7 @@ class Cell(NamedTuple):
             bytes_sent=self.bytes_sent + sum(bytes_sent),
             bytes_received=self.bytes_received + sum(bytes_received),
             duration_sum=self.duration_sum + sum(durations),
-            duration_max=max(self.duration_max, *durations, 0.0),
+            duration_max=max(self.duration_max, max(durations, default=0.0)),
             durations=tuple(map(add, self.durations, histogram.counted(durations))),
             failures=Counter(self.failures) + kinds if kinds else self.failures,
         )
@@ -129,3 +129,7 @@ class Cell(NamedTuple):
             duration_max=self.duration_max,
             durations=self.durations,
         )
+
+
+def _kinds(failures: Iterable[Iterable[Failure]]) -> Counter[str]:
+    return Counter(map(attrgetter("kind"), chain.from_iterable(failures)))

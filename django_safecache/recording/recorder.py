@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 
@@ -36,7 +36,7 @@ from django_safecache.recording.samples import Samples
 from django_safecache.recording.sightings import Sighting
 from django_safecache.recording.snapshots import Snapshot, WriterIdentity
 
-MAX_ASIDE = 100
+MAX_ASIDE = 400
 """Calls that are put aside, to be added up with others: the code that adds them up is
 then run many times in a row, and not fetched from memory for each call."""
 MAX_PROBLEMS = 1000
@@ -112,19 +112,14 @@ class Recorder:
 
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
-        alias, server = outcome.alias, outcome.server
-        group, parts = "", None
-        if self._key_groups is not None and outcome.keys:
-            groups = self._key_groups(outcome.keys)
-            group = groups[0]
-            if len(groups) > 1:
-                parts = divided(outcome, groups)
         now = self._clock()
         opened = now >= self._buckets.end and self._open()
-        if parts is None:
-            self._aside.append(((alias, server, group), outcome[FIRST_FIGURE:]))
+        group = ""
+        if self._key_groups is not None and outcome.keys:
+            group = self._put_aside_by_group(outcome, self._key_groups(outcome.keys))
         else:
-            self._aside.extend([((alias, server, name), part) for name, part in parts])
+            figures = outcome[FIRST_FIGURE:]
+            self._aside.append((outcome.alias, outcome.server, "", figures))
         if len(self._aside) >= MAX_ASIDE:
             with self._lock:
                 self._buckets.add_up(self._aside, now)
@@ -132,6 +127,15 @@ class Recorder:
             self._count_failures(outcome, group, now)
         if opened and self.on_new_bucket:
             self.on_new_bucket()
+
+    def _put_aside_by_group(self, outcome: Outcome, groups: Sequence[str]) -> str:
+        """Put aside what each group has of `outcome`, given that of each key; return
+        the first."""
+        alias, server = outcome.alias, outcome.server
+        self._aside.extend(
+            [(alias, server, name, part) for name, part in divided(outcome, groups)]
+        )
+        return groups[0]
 
     def account(self) -> str:
         """The current account as it may be stored, ``""`` for none."""
