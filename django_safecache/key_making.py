@@ -20,6 +20,7 @@ from django_safecache.memcached.keys import (
     encode_key,
     encode_keys,
     problem_of,
+    texts_of,
 )
 from django_safecache.memcached.options import Options
 
@@ -64,14 +65,16 @@ class KeyMakingCache(BaseCache):
         As with Django's own, of two keys with one made key (1 and "1") the last
         stays.
         """
-        keys = list(keys)
-        made = None
+        keys, made = list(keys), None
         if not self._takes_keys_one_by_one:
-            prefix, spent = self._prefix(version), self._spent_bytes
-            made = encode_keys(keys, prefix=prefix, spent_bytes=spent)
+            texts, prefix = texts_of(keys), self._prefix(version)
+            made = encode_keys(texts, prefix=prefix, spent_bytes=self._spent_bytes)
         if made is None:
             made = [self._made_one_by_one(key, version) for key in keys]
-        if len(set(made)) != len(made):
+            different = len(set(made))
+        else:
+            different = len(set(texts))  # whose hashes are known, as a rule
+        if different < len(made):
             unique = dict(zip(made, keys, strict=True))
             made, keys = list(unique), list(unique.values())
         return MadeKeys(made, keys)

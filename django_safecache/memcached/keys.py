@@ -7,7 +7,7 @@ by key, which would be a large part of a fast multi-get.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 MAX_KEY_BYTES = 250
 _SEPARATOR = b"\n"
@@ -44,29 +44,31 @@ class MadeKeys:
         return found
 
 
+def texts_of(keys: Sequence[Any]) -> Sequence[str]:
+    """``str(key)`` for each key."""
+    # Of a subclass, str() may be something else than its text.
+    return keys if set(map(type, keys)) == {str} else [str(key) for key in keys]
+
+
 def encode_keys(
-    keys: Sequence[object], *, prefix: str = "", spent_bytes: int = 0
+    texts: Sequence[str], *, prefix: str = "", spent_bytes: int = 0
 ) -> list[bytes] | None:
-    """The UTF-8 of ``prefix + str(key)`` for each key, or None if memcached would not
-    take one of them.
+    """The UTF-8 of ``prefix + text`` for each of `texts`, or None if memcached would
+    not take one of them.
 
     memcached takes keys of at most 250 bytes, of which `spent_bytes` are spent already,
     with no blanks and no control characters. `problem_of` tells what is wrong.
     """
-    if not keys:
+    if not texts:
         return []
-    # Of a subclass, str() may be something else than its text.
-    plain = set(map(type, keys)) == {str}
-    texts = cast("Sequence[str]", keys) if plain else map(str, keys)
-    text = prefix + f"\n{prefix}".join(texts)
     try:
-        data = text.encode()
+        data = (prefix + f"\n{prefix}".join(texts)).encode()
     except UnicodeEncodeError:
         return None
     encoded = data.split(_SEPARATOR)
     if (
-        b"" in encoded
-        or len(encoded) != len(keys)
+        len(encoded) != len(texts)
+        or not (prefix or all(encoded))
         or len(data.translate(None, _FORBIDDEN_BUT_SEPARATOR)) != len(data)
         or max(map(len, encoded)) + spent_bytes > MAX_KEY_BYTES
     ):

@@ -18,7 +18,7 @@ MAX_LINE = 2048
 
 def get_line(keys: bytes) -> bytes:
     """For `keys` with one space between them."""
-    return b"get %b\r\n" % keys
+    return b"get " + keys + b"\r\n"
 
 
 def gets_line(keys: bytes) -> bytes:
