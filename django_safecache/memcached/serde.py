@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from django_safecache.exceptions import UndecodableValueError
-from django_safecache.memcached.get_replies import Items
+from django_safecache.memcached.get_replies import Items, different
 
 BYTES, PICKLE, INTEGER, LONG, TEXT = 0, 1, 2, 4, 16
 
@@ -79,7 +79,7 @@ def decode_all(serde: Serde, names: Iterable[Any], items: Items) -> Iterable[Any
     decoded: Iterable[Any]
     if type(serde) is not PickleSerde:
         decoded = map(serde.deserialize, keys, values, map(int, flags))
-    elif len(set(flags)) == 1:
+    elif len(different(flags)) == 1:
         decoded = map(_BY_FLAGS[flags[0]], values)
     else:
         decoded = [
