@@ -148,9 +148,9 @@ def divided(outcome: Outcome, groups: Sequence[str]) -> list[tuple[str, Figures]
     """
     figures = outcome[FIRST_FIGURE:]
     first = groups[0]
-    if groups.count(first) == len(groups):
-        return [(first, figures)]
     asked = Counter(groups)
+    if len(asked) == 1:
+        return [(first, figures)]
     parts = _parts_of_keys(outcome, groups, asked)
     call = figures[FIRST_OF_CALL:]
     return [
