@@ -65,16 +65,15 @@ class KeyMakingCache(BaseCache):
         As with Django's own, of two keys with one made key (1 and "1") the last
         stays.
         """
-        keys, made = list(keys), None
+        keys = list(keys)
+        texts = made = None
         if not self._takes_keys_one_by_one:
             texts, prefix = texts_of(keys), self._prefix(version)
             made = encode_keys(texts, prefix=prefix, spent_bytes=self._spent_bytes)
         if made is None:
             made = [self._made_one_by_one(key, version) for key in keys]
-            different = len(set(made))
-        else:
-            different = len(set(texts))  # whose hashes are known, as a rule
-        if different < len(made):
+        # Of texts the hashes are known, as a rule.
+        if len(set(keys if texts is keys else made)) < len(made):
             unique = dict(zip(made, keys, strict=True))
             made, keys = list(unique), list(unique.values())
         return MadeKeys(made, keys)

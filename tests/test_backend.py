@@ -317,6 +317,18 @@ class TestDropIn:
         assert ours.set_many(data) == theirs.set_many(data) == []
         assert ours.get_many([1, "1"]) == theirs.get_many([1, "1"]) == {"1": "y"}
 
+    def test_so_are_two_texts_that_say_that_they_differ(self, memcached, make_cache):
+        class Name(str):
+            __slots__ = ()
+            __eq__, __hash__ = object.__eq__, object.__hash__
+
+            def __str__(self):
+                return self
+
+        cache = make_cache(memcached.address)
+        cache.set("a", 1)
+        assert len(cache.get_many([Name("a"), Name("a")])) == 1
+
     def test_the_same_exptimes(self, make_cache):
         ours = make_cache(NOBODY, params={"TIMEOUT": 77})
         theirs = PyMemcacheCache(NOBODY, {"TIMEOUT": 77})

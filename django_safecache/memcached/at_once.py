@@ -81,7 +81,7 @@ class Asked(NamedTuple):
 def ask(server: Server, operation: str, line: bytes, options: Options) -> Asked | None:
     """Send `line` and wait for a reply; None if that takes a pipeline, or a new
     connection, or there is no use in it. Raises nothing of the transport."""
-    if server.breaker.is_open or len(line) > AT_ONCE_BYTES or server.unwritten:
+    if server.breaker.is_open or len(line) > AT_ONCE_BYTES or server.unwritten.is_due:
         return None
     started = time.monotonic()
     just_used = 0.0 if operation in NEVER_RETRIED else JUST_USED

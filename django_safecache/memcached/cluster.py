@@ -77,6 +77,8 @@ class Cluster:
     def get(self, key: bytes, label: Any) -> Values:
         """The value of one made key, which the caller calls `label`."""
         server, wire = self._server_of(key), self._wire(key)
+        if wire in server.unwritten:
+            return self.get_many({key: label})
         asked = ask(server, "get", protocol.get_line(wire), self._options)
         if asked is None:
             return self.get_many({key: label})

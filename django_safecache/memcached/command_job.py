@@ -82,12 +82,12 @@ class CommandJob(Job):
         self._refusals_left -= TOO_LARGE not in error.text
         return self._refusals_left > 0
 
-    def unwritten(self) -> Sequence[bytes]:
-        if self.operation not in LEAVES_OLD_VALUES:
-            return ()
-        return list(
-            map(key_of, [*self._refused_lines, *[line for _, line in self._commands]])
-        )
+    def unwritten(self) -> Iterable[tuple[Sequence[bytes], bool]]:
+        if self.operation in LEAVES_OLD_VALUES:
+            # What was refused in a later round may still lie in an earlier one's way.
+            yield list(map(key_of, self._refused_lines)), self._rounds > 1
+            lost = [key_of(line) for _, line in self._commands]
+            yield lost, self.bytes_sent > 0
 
     def remaining(self) -> Sequence[object]:
         return [label for label, _ in self._commands]

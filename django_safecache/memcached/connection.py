@@ -38,7 +38,8 @@ comes sooner, as a rule, and to fall asleep and be woken takes as much of the pr
 and longer."""
 
 MOST_SLEEPS = 63
-"""Waits that fall asleep at once after one that spun in vain: 1, 3, 7... up to this."""
+"""Waits that fall asleep at once after one that spun in vain: 1, 3, 7... up to this,
+and half as many after one that did not."""
 
 _AT_ONCE = struct.pack("ii", 1, 0)
 """A ``struct linger``: on, for no time."""
@@ -180,12 +181,12 @@ class Connection:
             self._sleeps_left -= 1
             return []
         until = time.monotonic() + min(SPIN, seconds)
-        while not (events := poller.poll(0)):
-            if time.monotonic() >= until:
-                self._sleeps = min(2 * self._sleeps + 1, MOST_SLEEPS)
-                self._sleeps_left = self._sleeps
-                return []
-        self._sleeps = 0
+        while not (events := poller.poll(0)) and time.monotonic() < until:
+            pass
+        # Late is in vain, too: other threads had the time.
+        in_vain = time.monotonic() >= until
+        self._sleeps = 2 * self._sleeps + 1 if in_vain else self._sleeps // 2
+        self._sleeps_left = self._sleeps = min(self._sleeps, MOST_SLEEPS)
         return events
 
     def ask(self, line: bytes, seconds: float) -> bytes:
@@ -257,6 +258,7 @@ def _is_on_this_host(sock: Any) -> bool:
     """Whether the other end of `sock` is, as far as its addresses tell."""
     try:
         here, there = sock.getsockname(), sock.getpeername()
-    except OSError:  # it is gone already
+        return bool(sock.family == socket.AF_UNIX or here[0] == there[0])
+    # It is gone already, or a socket of the site's own, which does not tell.
+    except (OSError, AttributeError, TypeError, LookupError):
         return False
-    return bool(sock.family == socket.AF_UNIX or here[0] == there[0])

@@ -282,9 +282,9 @@ def _still_owed(
 
 
 def _size(word: bytes) -> int:
-    if not _is_number(word):
-        raise ValueError("a length that is none")
-    return int(word)
+    if _is_number(word) and (size := int(word)) <= MAX_VALUE:
+        return size
+    raise ValueError("a length that is none")
 
 
 def different(words: Sequence[bytes]) -> Collection[bytes]:

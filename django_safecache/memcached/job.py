@@ -76,8 +76,9 @@ class Job:
         """The caller's keys that have no answer."""
         raise NotImplementedError
 
-    def unwritten(self) -> Sequence[bytes]:
-        """The made keys of writes that came to nothing, and must leave no old value."""
+    def unwritten(self) -> Iterable[tuple[Sequence[bytes], bool]]:
+        """The made keys of writes that came to nothing, and must leave no old value;
+        and whether the server may carry them out yet."""
         return ()
 
     def _counts(self) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def carry_out(jobs: Sequence[Job], options: Options, started: float) -> None:
         _ask(jobs, deadline)
     finally:  # what was interrupted is lost as well
         for job in jobs:
-            if unwritten := job.unwritten():
-                job.server.unwritten.add(unwritten, sent=job.bytes_sent > 0)
+            for keys, sent in job.unwritten():
+                job.server.unwritten.add(keys, sent=sent)
 
 
 def _make_good(jobs: Sequence[Job], options: Options, deadline: float) -> None:

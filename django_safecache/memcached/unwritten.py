@@ -33,7 +33,8 @@ class Due:
 
 
 class Unwritten:
-    """The keys of one server to be deleted before its answers are believed again.
+    """The keys of one server to be deleted before its answers are believed again; some
+    of them twice, and in between only what it says of others is believed.
 
     Thread-safe. A forked child keeps them: to delete a key twice does no harm.
     """
@@ -60,8 +61,12 @@ class Unwritten:
     def __len__(self) -> int:
         return len(self._due)
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether what the server has of `key` is not believed."""
+        return key in self._due
+
     def among(self, keys: Collection[bytes]) -> frozenset[bytes]:
-        """Those of `keys` for which the server is not believed."""
+        """Those of `keys` of which what the server has is not believed."""
         if not self._due:
             return frozenset()
         with self._lock:

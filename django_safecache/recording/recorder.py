@@ -39,6 +39,8 @@ from django_safecache.recording.snapshots import Snapshot, WriterIdentity
 MAX_ASIDE = 400
 """Calls that are put aside, to be added up with others: the code that adds them up is
 then run many times in a row, and not fetched from memory for each call."""
+NO_GROUP: Sequence[str] = ("",)
+"""Of the keys of a call that is not divided."""
 MAX_PROBLEMS = 1000
 """So many of a kind a process makes in a day: a row of the tables stays for long."""
 # Failures that are counted but are no problem of their own: a breaker is open because
@@ -112,30 +114,23 @@ class Recorder:
 
     def observe(self, outcome: Outcome) -> None:
         """Count `outcome`, and its failures as occurrences of problems."""
+        alias, server, groups = outcome.alias, outcome.server, NO_GROUP
+        if self._key_groups is not None and outcome.keys:
+            groups = self._key_groups(outcome.keys)
         now = self._clock()
         opened = now >= self._buckets.end and self._open()
-        group = ""
-        if self._key_groups is not None and outcome.keys:
-            group = self._put_aside_by_group(outcome, self._key_groups(outcome.keys))
+        if groups is NO_GROUP:
+            self._aside.append((alias, server, "", outcome[FIRST_FIGURE:]))
         else:
-            figures = outcome[FIRST_FIGURE:]
-            self._aside.append((outcome.alias, outcome.server, "", figures))
+            parts = divided(outcome, groups)
+            self._aside.extend([(alias, server, name, part) for name, part in parts])
         if len(self._aside) >= MAX_ASIDE:
             with self._lock:
                 self._buckets.add_up(self._aside, now)
         if outcome.failures:
-            self._count_failures(outcome, group, now)
+            self._count_failures(outcome, groups[0], now)
         if opened and self.on_new_bucket:
             self.on_new_bucket()
-
-    def _put_aside_by_group(self, outcome: Outcome, groups: Sequence[str]) -> str:
-        """Put aside what each group has of `outcome`, given that of each key; return
-        the first."""
-        alias, server = outcome.alias, outcome.server
-        self._aside.extend(
-            [(alias, server, name, part) for name, part in divided(outcome, groups)]
-        )
-        return groups[0]
 
     def account(self) -> str:
         """The current account as it may be stored, ``""`` for none."""

@@ -7,7 +7,6 @@ import pytest
 from socket_modules import SocketModule
 
 from django_safecache.memcached import connection
-from django_safecache.memcached.connection import MOST_SLEEPS
 from django_safecache.memcached.options import Options
 from django_safecache.memcached.placement import parse_address
 
@@ -22,6 +21,19 @@ class Elsewhere(SocketModule):
         sock = socket.socket(*args)
         sock.bind(("127.0.0.2", 0))
         return sock
+
+
+class Without(SocketModule):
+    """The socket module, whose sockets have everything but that."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def socket(self, *args):
+        def missing(_):
+            raise AttributeError(self._name)
+
+        return type("Lacking", (socket.socket,), {self._name: property(missing)})(*args)
 
 
 class Watched:
@@ -81,32 +93,62 @@ def wait_for(listener):
 
 
 class TestWaiting:
+    @pytest.fixture(autouse=True)
+    def spin(self, monkeypatch):
+        """Sets for how many seconds it looks: no reply comes later than 60."""
+
+        def spin(seconds):
+            monkeypatch.setattr(connection, "SPIN", seconds)
+
+        spin(60)
+        return spin
+
     @pytest.mark.parametrize("listener", ["tcp", "unix"], indirect=True)
     def test_it_does_not_fall_asleep_for_what_comes_soon_from_this_host(self, wait_for):
         wait = wait_for()
         assert [wait(SOON) for _ in range(9)] == [[0]] * 9
 
-    def test_it_looks_until_it_comes(self, wait_for, monkeypatch):
-        monkeypatch.setattr(connection, "SPIN", 60)
+    def test_it_looks_until_it_comes(self, wait_for):
         assert wait_for()(9) == [0] * 9
 
-    def test_it_does_for_what_does_not(self, wait_for):
-        first, *more, last = wait_for()(LATE)
-        assert (first, {*more, 0}, last) == (0, {0}, 5)
+    def test_it_falls_asleep_for_what_does_not_come_soon(self, wait_for, spin):
+        spin(0)
+        assert wait_for()(LATE) == [0, 5]
 
     def test_it_always_does_for_what_comes_from_another_host(self, wait_for):
         wait = wait_for(socket_module=Elsewhere())
         assert [wait(SOON) for _ in range(9)] == [[5]] * 9
 
-    def test_it_does_so_at_once_once_after_it_looked_in_vain(self, wait_for):
+    @pytest.mark.parametrize("name", ["family", "getpeername", "getsockname"])
+    def test_it_does_for_what_comes_from_nobody_knows_where(self, wait_for, name):
+        assert wait_for(socket_module=Without(name))(SOON) == [5]
+
+    @pytest.mark.parametrize("reply_at", [SOON, LATE], ids=["too late", "never"])
+    def test_it_does_so_at_once_once_after_it_looked_in_vain(
+        self, wait_for, spin, reply_at
+    ):
         wait = wait_for()
-        wait(LATE)
+        spin(0)
+        wait(reply_at)
+        spin(60)
         assert [wait(SOON), wait(SOON), wait(SOON)] == [[5], [0], [0]]
 
-    def test_where_it_looks_in_vain_it_looks_ever_less_often(self, wait_for):
+    def test_where_it_looks_in_vain_it_looks_ever_less_often(self, wait_for, spin):
         """So that it costs nothing where it is of no use."""
         wait = wait_for()
-        looked = [turn for turn in range(400) if wait(LATE)[0] == 0]
-        after = [turn - before for before, turn in pairwise(looked)]
-        assert after[:6] == [2, 4, 8, 16, 32, 64]
-        assert set(after[6:]) == {MOST_SLEEPS + 1}
+        spin(0)
+        assert waits_between_looks(wait, LATE, 400)[:8] == [2, 4, 8, 16, 32, 64, 64, 64]
+
+    def test_where_it_looked_in_vain_it_does_so_ever_more_often_again(
+        self, wait_for, spin
+    ):
+        wait = wait_for()
+        spin(0)
+        waits_between_looks(wait, LATE, 200)
+        spin(60)
+        assert waits_between_looks(wait, SOON, 130)[:7] == [32, 16, 8, 4, 2, 1, 1]
+
+
+def waits_between_looks(wait, reply_at, waits):
+    looks = [number for number in range(waits) if wait(reply_at)[0] == 0]
+    return [after - before for before, after in pairwise(looks)]

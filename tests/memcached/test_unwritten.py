@@ -51,6 +51,7 @@ class TestUnwritten:
         keys.add([b"a"], sent=True)
         assert delete(keys) == [b"a"]
         assert (len(keys), keys.is_due) == (1, False)
+        assert (b"a" in keys, keys.among([b"a", b"b"])) == (True, {b"a"})
         clock.now += AGAIN_AFTER
         assert keys.is_due
         assert delete(keys) == [b"a"]
@@ -196,6 +197,29 @@ class TestNoOldValueAfterAnOutage:
         end_of_breaker(cache)
         cache.set("page", "new")
         assert cache.get("page") == "new"
+
+    @pytest.mark.parametrize("write", ["set", "set_many"])
+    def test_what_was_refused_can_not_come_later(self, local, make_cache, write):
+        """The server has answered: what is written afterwards is read."""
+        cache = make_cache(local.address)
+        local.faults = Faults(answer=b"SERVER_ERROR out of memory", only=b"set")
+        getattr(cache, write)(*(["page", "lost"] if write == "set" else [{"page": 1}]))
+        local.faults = Faults()
+        cache.set("page", "new")
+        assert cache.get("page") == "new"
+
+    def test_what_was_refused_after_it_was_asked_again_can(
+        self, local, make_cache, recording
+    ):
+        """The first time may have got through."""
+        cache = make_cache(local.address)
+        cache.set_many({"page": "old", "other": 1})
+        local.faults = Faults(answer=b"SERVER_ERROR out of memory", only=b"set")
+        cache.set_many({"page": "lost", "other": 2})
+        assert recording.outcomes[-1].retries > 0
+        local.faults = Faults()
+        assert cache.get_many(["page"]) == {}
+        assert cache.server_status()[0].unwritten > 0
 
     def test_what_its_caller_was_told_of_is_not_remembered(
         self, local, make_cache, cut_off
