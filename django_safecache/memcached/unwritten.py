@@ -90,6 +90,13 @@ class Unwritten:
                     )
                     self._next_due = 0.0
 
+    def nothing_was_sent(self) -> None:
+        """What was lost so far cannot be carried out any more: it went nowhere."""
+        with self._lock:
+            for key, each in self._due.items():
+                if each.sent:
+                    self._due[key] = Due(each.at, sent=False)
+
     def _forget(self, count: int) -> None:
         if count and not self.forgotten:
             get_logger().error("unwritten_forgotten", server=self._server)

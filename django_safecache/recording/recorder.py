@@ -119,8 +119,8 @@ class Recorder:
             groups = self._key_groups(outcome.keys)
         now = self._clock()
         opened = now >= self._buckets.end and self._open()
-        if groups is NO_GROUP:
-            self._aside.append((alias, server, "", outcome[FIRST_FIGURE:]))
+        if len(groups) == 1:
+            self._aside.append((alias, server, groups[0], outcome[FIRST_FIGURE:]))
         else:
             parts = divided(outcome, groups)
             self._aside.extend([(alias, server, name, part) for name, part in parts])

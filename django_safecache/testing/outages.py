@@ -39,7 +39,8 @@ def outage(
     timeout the breaker is open. Holds in all threads and tasks of this process, for
     CACHES as they are when it begins, and for the calls that begin in it. Within
     another, the one that began last counts. Begins and ends with breakers closed and no
-    connection idle; the keys whose writes were lost in it are remembered.
+    connection idle; the keys whose writes were lost in it are remembered, as of writes
+    that never reached a server.
     """
     if kind not in CUTS:
         raise ValueError(f"no outage of kind {kind!r}; there are {', '.join(CUTS)}")
@@ -182,6 +183,7 @@ def _cut_off(place: Place, kind: str) -> Iterator[None]:
     finally:
         with _lock:
             servers.remove(severed)
+            severed.unwritten.nothing_was_sent()
             _use(place, servers[-1])
             if len(servers) == 1:
                 del _in_place[place]

@@ -375,6 +375,15 @@ class TestScope:
             assert cache.get("b") is None
         assert cache.get_many(["a", "b"]) == {"b": "kept"}
 
+    @pytest.mark.parametrize("kind", PRODUCIBLE)
+    def test_what_is_written_after_it_is_read(self, cache, kind):
+        """What was lost in it went nowhere: it cannot come late."""
+        with outage(kind):
+            cache.set("key", "lost")
+            cache.set_many({"key": "lost", "other": 1})
+        cache.set("key", "new")
+        assert (cache.get("key"), cache.get_many(["key"])) == ("new", {"key": "new"})
+
     def test_a_limit_that_it_taught_ends_with_it(self, cache, campfire_keys):
         before = cache.server_status()
         for kind in PRODUCIBLE:
